@@ -32,6 +32,7 @@ _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 class ShownSetting:
     """A setting for display. `value` has secrets replaced by stars; `source` says where it came from."""
 
+    group: str
     variable: str
     value: str
     source: str
@@ -86,7 +87,8 @@ def in_force(settings: Settings) -> Iterator[ShownSetting]:
             source = f"the file in {leaf.file_variable}"
         else:
             source = RUNNING if leaf.variable in left else DEFAULT
-        yield ShownSetting(leaf.variable, shown(leaf.value(settings)), source, leaf.description)
+        group = " ".join(leaf.path[:-1])
+        yield ShownSetting(group, leaf.variable, shown(leaf.value(settings)), source, leaf.description)
 
 
 def shown(value: Any) -> str:
@@ -123,7 +125,13 @@ def _table(found: list[ShownSetting], *, meanings: bool) -> Table:
     rows.add_column("variable", no_wrap=True)
     rows.add_column("value", overflow="fold")
     rows.add_column("meaning" if meanings else "from", overflow="fold")
+    group = None
     for one in found:
+        if one.group != group:
+            group = one.group
+            if rows.row_count:
+                rows.add_row()
+            rows.add_row(f"[bold]{plain(group)}[/]")
         value = plain(one.value) if one.source == DEFAULT else f"[bold]{plain(one.value)}[/]"
         source = plain(one.source)
         rows.add_row(one.variable, value, f"{plain(one.meaning)} [dim](from: {source})[/]" if meanings else source)

@@ -91,8 +91,9 @@ else:
 class Settings(BaseSettings):
     """All settings, in groups."""
 
+    # `--help` imports the class but reads no setting. Building the validators at the import would cost it 8 CPU-ms.
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+        env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True, hide_input_in_errors=True, defer_build=True
     )
 
     paths: Paths

@@ -52,6 +52,24 @@ def test_every_setting_is_shown_with_its_value_and_its_source(monkeypatch: pytes
     }  # fmt: skip
 
 
+def test_each_group_has_one_heading_above_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line.split()[:3] for line in told()[1].splitlines()]
+    at = lines.index(["retirement"])
+    assert lines[at - 1 : at + 4] == [
+        [],
+        ["retirement"],
+        ["PHANTOMS_RETIRE_DAYS", "30", "default"],
+        ["PHANTOMS_MEDIA_KEEP", "all", "default"],
+        ["PHANTOMS_MEDIA_KEEP_DAYS", "7", "default"],
+    ]
+    assert [lines.count([*path.split()]) for path in ("database", "providers openai", "platforms youtube")] == [1, 1, 1]
+    monkeypatch.setenv("PHANTOMS_BATCH_SIZE", "7")
+    chosen = [line.split() for line in told("--changed")[1].splitlines()]
+    assert [words for words in chosen if len(words) == 1] == [["paths"], ["pacing"]]
+    groups = {one["variable"]: one["group"] for one in json.loads(told("--json")[1])["settings"]}
+    assert groups["PHANTOMS_DAGSTER_DATABASE_URL"] == "database"
+
+
 @pytest.mark.parametrize("arguments", [(), ("--json",), ("--changed",), ("url",)])
 def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
     monkeypatch.setenv("PHANTOMS_OPENAI_API_KEY", SECRET)
