@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from dotenv import dotenv_values
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from rich.table import Table
 
 from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say
@@ -100,8 +100,12 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(shown, value))
     if isinstance(value, dict):
-        return _PASSWORD.sub(STARS, json.dumps(value, default=str, ensure_ascii=False))
+        return _PASSWORD.sub(STARS, json.dumps(value, default=_for_json, ensure_ascii=False))
     return _PASSWORD.sub(STARS, str(value))
+
+
+def _for_json(value: object) -> object:
+    return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else str(value)
 
 
 def unknown_variables(environment: Iterable[str]) -> Iterator[tuple[str, str | None]]:

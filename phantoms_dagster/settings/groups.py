@@ -16,6 +16,7 @@ from pydantic_settings import NoDecode
 
 from phantoms_dagster.registry.providers import RENDERERS, VOICES, WRITERS
 from phantoms_dagster.settings.leaves import Group, Variable
+from phantoms_dagster.settings.pools import PoolSetting
 
 
 class Paths(Group):
@@ -192,7 +193,7 @@ class Pacing(Group):
     backoff_seconds: float = Field(2.0, gt=0, description="First back-off; doubled each attempt, full jitter.")
     backoff_max_seconds: float = Field(900.0, gt=0, description="Longest back-off.")
     call_seconds: float = Field(600.0, gt=0, description="Longest a single call may take in total, its answer's body included.")
-    pools: dict[str, dict[str, Any]] = Field(
+    pools: dict[str, PoolSetting] = Field(
         {}, description='Limits by pool, as JSON: {"render": {"slots": 4, "rates": [[60, 60, 5]], "daily": [500, "UTC"]}}.'
     )
 

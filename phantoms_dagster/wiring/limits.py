@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.production.rescheduling import DayLimit
 from phantoms_dagster.resilience.limits import RedisLimits, redis_limits
-from phantoms_dagster.resilience.pools import DAY, DailyQuota, PoolLimits, Pools, Rate
+from phantoms_dagster.resilience.pools import DAY, PoolLimits, Pools
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.redis_connection import breaker_policy
 from phantoms_dagster.wiring.up_lock import nothing_runs
 
 
 def pool_overrides(settings: Settings) -> dict[str, PoolLimits]:
-    """The pools whose limits the settings change. Raises InvalidInput that names the pool and the field."""
-    return {name: _limits(name, given) for name, given in settings.pacing.pools.items()}
+    """The pools whose limits the settings change. A pool that is not registered has only the limits that the settings give."""
+    registered = Pools()
+    return {
+        name: given.applied_to(registered.limits(name) if registered.has(name) else PoolLimits())
+        for name, given in settings.pacing.pools.items()
+    }
 
 
 def post_limits(settings: Settings) -> dict[Platform, list[DayLimit]]:
@@ -34,27 +36,6 @@ def post_limits(settings: Settings) -> dict[Platform, list[DayLimit]]:
             *(DayLimit(calls) for each in limits for calls, seconds, _ in each.rates if seconds == DAY),
         ]
     return {platform: limits for platform, limits in found.items() if limits}
-
-
-def _limits(name: str, given: Mapping[str, Any]) -> PoolLimits:
-    known = {"slots", "rates", "daily", "lease_seconds", "leaves"}
-    if unknown := set(given) - known:
-        raise InvalidInput(
-            f"PHANTOMS_POOLS: pool {name}: unknown field {sorted(unknown)[0]!r}; there are {', '.join(sorted(known))}"
-        )
-    try:
-        default = Pools().limits(name) if Pools().has(name) else PoolLimits()
-        daily = given.get("daily", default.daily)
-        return PoolLimits(
-            slots=given.get("slots", default.slots),
-            rates=tuple(Rate(*rate) for rate in given.get("rates", default.rates)),
-            daily=DailyQuota(*daily) if isinstance(daily, list) else daily,
-            lease_seconds=given.get("lease_seconds", default.lease_seconds),
-            shares=default.shares,
-            leaves=given.get("leaves", default.leaves),
-        )
-    except (TypeError, ValueError, KeyError) as error:
-        raise InvalidInput(f"PHANTOMS_POOLS: pool {name}: {error}") from error
 
 
 @asynccontextmanager

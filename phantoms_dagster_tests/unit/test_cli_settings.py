@@ -70,6 +70,37 @@ def test_each_group_has_one_heading_above_its_settings(monkeypatch: pytest.Monke
     assert groups["PHANTOMS_DAGSTER_DATABASE_URL"] == "database"
 
 
+def test_pools_are_shown_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = '{"render": {"slots": 4, "rates": [[60, 60.0, 5]], "daily": [500, "UTC"]}, "script": {"daily": null}}'
+    monkeypatch.setenv("PHANTOMS_POOLS", written)
+    assert json.loads(in_json()["PHANTOMS_POOLS"][0]) == json.loads(written)
+
+
+@pytest.mark.parametrize(
+    ("limits", "problem"),
+    [
+        ('{"slots": 0}', "render.slots should be at least 1"),
+        ('{"slotz": 4}', "render has no limit 'slotz'; there are slots, rates, daily, lease_seconds, leaves"),
+        ('{"rates": [[60, 60, 5], [9, 60]]}', "render.rates.1 should be [calls, seconds, burst], such as [60, 60, 5]"),
+        ('{"rates": [[5, 60, 6]]}', "render.rates.0 should be [calls, seconds, burst]"),
+        ('{"rates": 5}', "render.rates should be a list"),
+        ('{"daily": 500}', 'render.daily should be [units, time zone], such as [500, "UTC"]'),
+        ('{"daily": [500, "Mars/Base"]}', "render.daily should be [units, time zone]"),
+        ('{"daily": [500, "America"]}', "render.daily should be [units, time zone]"),
+        ('{"lease_seconds": 0}', "render.lease_seconds should be more than 0"),
+        ("4", "render should be pairs of a key and a value"),
+    ],
+)
+def test_a_wrong_pool_names_the_pool_the_limit_and_the_right_form(
+    monkeypatch: pytest.MonkeyPatch, limits: str, problem: str
+) -> None:
+    monkeypatch.setenv("PHANTOMS_POOLS", f'{{"render": {limits}}}')
+    code, output = told()
+    assert code == 2
+    assert problem in output
+    assert 'write it as JSON, like {"render": {"slots": 4' in output
+
+
 @pytest.mark.parametrize("arguments", [(), ("--json",), ("--changed",), ("url",)])
 def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
     monkeypatch.setenv("PHANTOMS_OPENAI_API_KEY", SECRET)

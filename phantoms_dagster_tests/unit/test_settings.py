@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from phantoms_dagster.registry.platforms import SPECS
+from phantoms_dagster.resilience.pools import DailyQuota, PoolLimits, Pools, Rate
 from phantoms_dagster.settings import RUNNING_FILE, Settings, grouped, load
 from phantoms_dagster.settings.leaves import leaves
+from phantoms_dagster.wiring.limits import pool_overrides
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +52,19 @@ def test_secrets_print_as_stars() -> None:
     assert len(fields) == 5 + sum("token" in spec.settings for spec in SPECS.values())
     settings = Settings(**grouped(fields))
     assert secret not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def test_a_pool_keeps_the_registered_limits_that_the_setting_does_not_give() -> None:
+    registered = Pools().limits("render")
+    pools = {"render": {"slots": 99, "rates": [[60, 60, 5]]}, "script": {"daily": [500]}, "new": {"slots": 1}}
+    settings = Settings(pacing={"pools": pools})
+    assert pool_overrides(settings) == {
+        "render": replace(registered, slots=99, rates=(Rate(60, 60.0, 5),)),
+        "script": replace(Pools().limits("script"), daily=DailyQuota(500, "UTC")),
+        "new": PoolLimits(slots=1),
+    }
+    assert pool_overrides(Settings(**settings.model_dump(exclude_unset=True))) == pool_overrides(settings)
+    assert pool_overrides(Settings(pacing={"pools": {"render": {"slots": None}}}))["render"].slots is None
 
 
 @pytest.mark.parametrize(
