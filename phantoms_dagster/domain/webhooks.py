@@ -78,7 +78,7 @@ def check_events(given: list[str]) -> list[str]:
     Raises InvalidInput for unknown ones.
     """
     if unknown := [name for name in given if name not in EVENTS]:
-        raise InvalidInput(f"there is no event {unknown[0]!r}; there are {', '.join(EVENTS)}")
+        raise InvalidInput(f"there is no event {unknown[0]!r}; the events are {', '.join(EVENTS)}")
     return [name for name in EVENTS if name in given] or list(EVENTS)
 
 

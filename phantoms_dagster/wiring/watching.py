@@ -97,7 +97,7 @@ def known_breaker(name: str) -> str:
     """
     integration, _, account = name.removeprefix(SANDBOX).partition(":")
     of_routes = {route.integration for routes in ROUTES.values() for route in routes if route.integration}
-    known = sorted({MEDIA, *ROUTES, *of_routes})
+    known = sorted({MEDIA, *(name for name, routes in ROUTES.items() if routes), *of_routes})
     if integration not in known or (":" in name and not account):
         raise NotFound(f"no breaker {name!r}; they are {', '.join(known)}, and one for each account, such as youtube:main")
     return name

@@ -4,11 +4,9 @@ For benchmarks whose subject is orchestration and not ffmpeg. The parts are exch
 parent and in the code server, so that every run that is forked from them has them.
 """
 
-from unittest import mock
-
 from phantoms_dagster.defs.build import build_definitions
-from phantoms_dagster_tests.benchmarks.local_stand_ins import PreparedVoice, RememberingStudio
+from phantoms_dagster_tests.benchmarks.local_stand_ins import exchange_local_parts
 
-mock.patch.multiple("phantoms_dagster.wiring.pipeline", NeuralVoice=PreparedVoice, FfmpegStudio=RememberingStudio).start()
+exchange_local_parts()
 
 defs = build_definitions()

@@ -23,7 +23,6 @@ import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from unittest import mock
 
 from sqlalchemy.exc import DBAPIError
 
@@ -32,10 +31,9 @@ from phantoms_dagster.domain.planning import OpenRun, PlannedRun
 from phantoms_dagster.domain.stages import CHAINS, stage
 from phantoms_dagster.production.planner import BatchPolicy, plan
 from phantoms_dagster.wiring import Services
-from phantoms_dagster.wiring import pipeline as wiring
 from phantoms_dagster.wiring.pipeline import Pipeline
 from phantoms_dagster_tests.benchmarks import callers
-from phantoms_dagster_tests.benchmarks.local_stand_ins import PreparedVoice, RememberingStudio
+from phantoms_dagster_tests.benchmarks.local_stand_ins import exchange_local_parts
 
 RUNS_AT_ONCE = 12
 LOOK_SECONDS = 0.25
@@ -92,11 +90,8 @@ class Carrier:
 async def carry(number: int, options: Mapping[str, Any]) -> None:
     """The role `carry`. `studio: real` measures every film instead of each content once."""
     services = Services.from_environment()
-    parts: dict[str, Any] = {"NeuralVoice": PreparedVoice}
-    if options.get("studio") != "real":
-        parts["FfmpegStudio"] = RememberingStudio
-    with mock.patch.multiple(wiring, **parts):
-        await Carrier(services, await services.pipeline(), number).work()
+    exchange_local_parts(studio=options.get("studio") != "real")
+    await Carrier(services, await services.pipeline(), number).work()
 
 
 ROLES: Mapping[str, Callable[[int, Mapping[str, Any]], Coroutine[Any, Any, None]]] = {"carry": carry, **callers.ROLES}

@@ -16,6 +16,7 @@ import wave
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 from phantoms_dagster.domain.models import Channel, MediaFile, Platform, Probe, Script, Sentence, VoiceoverOutput
 from phantoms_dagster.domain.ports import FitResult, MediaStore
@@ -146,3 +147,10 @@ class RememberingStudio:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def exchange_local_parts(*, studio: bool = True) -> None:
+    """Let this process, and those that it forks, use the prepared voice and, with `studio`, the remembering studio."""
+    mock.patch("phantoms_dagster.providers.hibari.adapters.NeuralVoice", PreparedVoice).start()
+    if studio:
+        mock.patch("phantoms_dagster.wiring.pipeline.FfmpegStudio", RememberingStudio).start()

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> Report:
         report.setting["kinds"] = " ".join(options.kinds)
     report.notes += [
         "workers run the product's planner and StageRunner without Dagster; pools are widened, waits shortened by settings",
-        "the voice is a prepared sound, and a film's bytes are probed and measured once a world (see standins)",
+        "the voice is a prepared sound, and a film's bytes are probed and measured once a world (see `local_stand_ins`)",
     ]
     # By attempts alone: the storm does not last the half hour in which nothing is given up.
     settings = {

@@ -118,7 +118,7 @@ async def test_issues_are_found_by_words_of_their_stage_provider_code_message_an
         assert f'value="{q}"' in page
         assert f"q={q.replace(' ', '+')}" in page  # the tabs keep the search
     nothing = (await browser.get("/dead-letters", params={"q": "glacier"})).text
-    assert "No issue here has all of these words: glacier" in nothing
+    assert "No issue in this list contains all of these words: glacier" in nothing
 
 
 async def test_an_issue_opens_again_with_the_next_letter_of_its_cause(world: DeskWorld) -> None:

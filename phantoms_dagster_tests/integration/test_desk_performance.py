@@ -136,7 +136,7 @@ async def test_posting_hours_are_those_of_the_channels_clocks(world: DeskWorld) 
     hours = results.hours(TODAY - timedelta(days=7))
     assert [(one.hour, one.videos, one.views) for one in hours] == [(9, 1, 50), (18, 2, 400)]
     browser = await world.logged_in("kim", "viewer")
-    assert "the best hour is 18:00 with 200 (2 videos)" in (await browser.get("/performance")).text
+    assert "the best hour is 18:00 with 200 views (2 videos)" in (await browser.get("/performance")).text
 
 
 async def test_sums_are_those_of_the_tables_as_they_were_made_last(world: DeskWorld) -> None:

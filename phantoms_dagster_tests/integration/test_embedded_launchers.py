@@ -74,6 +74,10 @@ def test_servers_end_with_a_killed_launcher_and_the_next_start_takes_over_at_onc
 def test_servers_end_with_a_killed_pytest(tmp_path: Path, gone: Gone) -> None:
     test = tmp_path / "test_that_never_ends.py"
     test.write_text(
+        "from functools import partial\n"
+        "from pathlib import Path\n"
+        "from phantoms_dagster_tests import conftest\n"
+        "conftest.server_home = partial(conftest.server_home, memory=Path('/nowhere'))\n"  # so that this test finds the data
         "from phantoms_dagster_tests.conftest import servers\n"
         "def test_it(servers, capfd):\n"
         "    import signal\n"

@@ -196,7 +196,7 @@ def test_a_data_directory_of_another_version_is_refused(tmp_path: Path) -> None:
 
 def test_a_lost_or_damaged_password_file_is_said_and_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "embedded" / "postgres").mkdir(parents=True)
-    with pytest.raises(InvalidInput, match=r"servers\.json is gone"):
+    with pytest.raises(InvalidInput, match=r"servers\.json is missing"):
         EmbeddedServers(tmp_path).start()
     (tmp_path / "embedded" / "servers.json").write_text("{")
     with pytest.raises(InvalidInput, match=r"servers\.json is damaged"):

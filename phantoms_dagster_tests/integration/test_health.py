@@ -84,7 +84,7 @@ def test_a_page_and_a_port_are_asked_for(server: int, capsys: pytest.CaptureFixt
     assert health.main(["page", f"{server}/server_info"]) == health.main(["port", str(server)]) == 0
     assert capsys.readouterr().err == ""
     assert health.main(["page", f"{server}/x"]) == 1
-    assert capsys.readouterr().err == f"port {server} answers /x with 404\n"
+    assert capsys.readouterr().err == f"port {server} answered /x with 404\n"
     assert health.main(["page", f"{nobody}/server_info"]) == health.main(["port", str(nobody)]) == 1
     assert capsys.readouterr().err == "[Errno 111] Connection refused\n" * 2
 

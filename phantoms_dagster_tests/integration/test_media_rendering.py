@@ -418,7 +418,7 @@ async def test_what_cannot_be_mended_is_refused_before_any_work(tmp_path: Path) 
     await ffmpeg.run(["-f", "lavfi", "-i", "color=s=360x640:r=30:d=1", "-pix_fmt", "yuv420p", str(short)])
     await ffmpeg.run(["-f", "lavfi", "-i", "sine=d=1", str(sound)])
     text.write_text("this is not a video")
-    with pytest.raises(Permanent, match="below 3 s"):
+    with pytest.raises(Permanent, match="no video shorter than 3 s"):
         await studio.fit(short, Platform("instagram"), _never)
     with pytest.raises(Permanent, match="no moving picture"):
         await studio.probe(sound)

@@ -212,7 +212,7 @@ def test_the_program_serves_until_it_is_stopped_and_says_when_its_port_is_taken(
     with subprocess.Popen([*command, "0"], env=environment, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            url = server.stdout.readline().split()[2].rstrip(";")
+            url = server.stdout.readline().split()[3].rstrip(";")
             assert 'phantoms_up{store="redis"} 1.0' in httpx.get(url, trust_env=False).text
             port = url.rsplit(":", 1)[1].split("/")[0]
             again = subprocess.run([*command, port], env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -55,12 +55,12 @@ async def test_an_endpoint_is_added_rotated_and_removed_and_its_secret_is_shown_
     [
         (["add", "http://hooks.example.org/s3cret-path"], "use https"),
         (["add", "https://192.168.1.9/s3cret-path"], "PHANTOMS_WEBHOOK_TARGETS=private"),
-        (["add", URL, "--event", "video.liked"], "there are approval.wanted"),
+        (["add", URL, "--event", "video.liked"], "the events are approval.wanted"),
         (["rotate", "7"], "phantoms webhooks list"),
         (["enable", "7"], "phantoms webhooks list"),
         (["deliveries", "7"], "phantoms webhooks deliveries"),
-        (["deliveries", "--state", "odd"], "there are pending"),
-        (["deliveries", "--event", "odd"], "there are approval.wanted"),
+        (["deliveries", "--state", "odd"], "the states are pending"),
+        (["deliveries", "--event", "odd"], "the events are approval.wanted"),
         (["resend"], "--failed --since TIME"),
         (["resend", "1", "--failed"], "--failed --since TIME"),
         (["resend", "--failed"], "--since 6h"),
@@ -89,7 +89,7 @@ async def test_deliveries_are_listed_shown_and_sent_again(world: World) -> None:
     assert "https://desk.example/review/" in shown
     found = json.loads(phantoms("webhooks", "deliveries", "1", "--json").stdout)
     assert (found["state"], json.loads(found["payload"])["type"]) == ("failed", "approval.wanted")
-    assert "delivery 1 is sent again" in phantoms("webhooks", "resend", "1").stdout
-    assert "1 delivery is sent again" in phantoms("webhooks", "resend", "--failed", "--since", "6h").stdout
+    assert "delivery 1 will be sent again" in phantoms("webhooks", "resend", "1").stdout
+    assert "1 delivery will be sent again" in phantoms("webhooks", "resend", "--failed", "--since", "6h").stdout
     assert json.loads(phantoms("webhooks", "resend", "--failed", "--since", "6h", "--json").stdout) == {"deliveries": 0}
     assert phantoms("webhooks", "deliveries", "--state", "pending").stdout.count("approval.wanted") == 2
