@@ -479,7 +479,7 @@ async def test_a_name_that_leads_into_a_private_network_is_refused_when_it_has_b
 
 
 def test_only_events_that_there_are_can_be_asked_for(hooks: Webhooks, receiver: Receiver) -> None:
-    with pytest.raises(InvalidInput, match=r"there is no event 'video.liked'; there are approval.wanted"):
+    with pytest.raises(InvalidInput, match=r"there is no event 'video.liked'; the events are approval.wanted"):
         hooks.add(receiver.url, ["video.liked"], OPERATOR)
     hooks.add(receiver.url, ["video.posted", "approval.wanted", "video.posted"], OPERATOR)
     assert hooks.endpoints()[0].events == ("approval.wanted", "video.posted")
