@@ -218,7 +218,7 @@ async def test_a_post_sends_nothing_while_its_account_has_the_token_of_another_o
     watched = gate(studio, tokens)
     await watched.enter(YOUTUBE, name)
     tokens.tokens[name] = "sandbox-desert"
-    with pytest.raises(AccountWaits, match="that of desert"):
+    with pytest.raises(AccountWaits, match="belongs to desert"):
         await post(studio, key, AccountPublisher(studio.youtube(), watched))
     assert studio.posts() == []
     assert "youtube.open" not in studio.sandbox.calls

@@ -288,7 +288,7 @@ async def test_a_post_begun_for_real_is_not_made_in_the_sandbox(world: World, st
     _, claim = await world.claimed("youtube/post", key)
     await (await with_sandbox(world, claim, sandbox=False)).save(PostState.OPENED, handle={"session": "s1"})
     world.write_post("UPDATE phantoms.posts SET state = :state", state=str(state))
-    with pytest.raises(NotYet, match="begun at the real YouTube and the sandbox cannot finish it"):
+    with pytest.raises(NotYet, match="started at the real YouTube and the sandbox cannot finish it"):
         await with_sandbox(world, claim, sandbox=True)
     assert (await with_sandbox(world, claim, sandbox=False)).record.handle == {"session": "s1"}
 

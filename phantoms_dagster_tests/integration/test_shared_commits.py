@@ -88,7 +88,7 @@ async def test_an_ending_that_cannot_be_written_becomes_a_letter_of_its_own_vide
 
     results = await runner(world, use_case).run(SCRIPT_STAGE, keys, PERSON)
     assert [result.outcome for result in results] == ["failed", "done"]
-    assert "cannot be written" in world.letters(keys[0])[0]["message"]
+    assert "cannot be stored" in world.letters(keys[0])[0]["message"]
 
 
 async def test_an_attempt_that_cannot_be_closed_becomes_a_letter_of_its_own_video(world: World) -> None:
