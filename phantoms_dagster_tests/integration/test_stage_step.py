@@ -100,6 +100,7 @@ def test_what_a_person_asked_for_and_what_runs_alone_may_wait(runner: Runner) ->
     assert max_wait(runner)["youtube/post"] is None
 
 
+@pytest.mark.usefixtures("fast_paths")  # the public way logs checks outside of the run: see `test_dagster_fallbacks`
 def test_the_checks_of_all_steps_of_a_chain_are_logged_once_when_the_last_step_is_over(runner: Runner) -> None:
     decided = ApprovalOutput(reviewer="Ada", content_sha256="0" * 64, decided_at=datetime(2026, 11, 22, tzinfo=UTC))
     runner.results = {
