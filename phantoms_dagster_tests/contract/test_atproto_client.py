@@ -123,3 +123,11 @@ async def test_a_wrong_password_and_a_missing_record_are_the_clients_own_errors(
     did = await run(program.log_in)
     with pytest.raises(BadRequestError):
         await run(lambda: program.client.app.bsky.feed.post.get(did, "3lbqta3nwzk2c"))
+
+
+@pytest.mark.parametrize("limit", ["many", "-1", "0", "101"])
+async def test_a_list_of_a_wrong_length_is_a_bad_request(program: Program, limit: str) -> None:
+    did = await run(program.log_in)
+    asked = DotDict({"repo": did, "collection": "app.bsky.feed.post", "limit": limit})
+    with pytest.raises(BadRequestError, match="limit must be from 1 to 100"):
+        await run(lambda: program.client.invoke_query("com.atproto.repo.listRecords", params=asked))

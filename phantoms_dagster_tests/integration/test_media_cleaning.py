@@ -224,6 +224,26 @@ async def test_a_crash_after_some_files_are_gone_is_made_good_by_the_next_night(
     assert media.names() == set()
 
 
+async def test_the_first_error_stops_the_removals_that_have_not_begun(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is away is asked once, and not once for each file."""
+    monkeypatch.setattr("phantoms_dagster.production.cleaning.AT_ONCE", 2)
+    await media.video()
+    await media.video()
+    asked = 0
+
+    class Away(FolderStore):
+        async def remove(self, file: MediaFile, *, unused_seconds: float = 0) -> bool:
+            nonlocal asked
+            asked += 1
+            raise OSError("the disk is away")
+
+    media.store = Away(media.store._root)
+    with pytest.raises(OSError, match="the disk is away"):
+        await media.clean("none")
+    assert 1 <= asked <= 2
+    assert len(media.names()) == 8
+
+
 VIDEOS = st.lists(
     st.fixed_dictionaries(
         {

@@ -235,6 +235,14 @@ def test_a_package_whose_renderer_cannot_be_registered_is_named_with_the_way_out
     assert "pip uninstall phantoms-pond" in done.stderr
 
 
+def test_a_setting_whose_variable_another_one_has_is_refused_with_its_name(tmp_path: Path) -> None:
+    named = SPEC.replace('name="pond"', 'name="web"').replace("script_pond", "script_web")
+    environment = installed(tmp_path, named.replace("settings={", 'settings={"port": Setting(int, 1, "Port."),'))
+    done = ran(["-m", "phantoms_dagster.cli.main", "status"], environment, tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert "PHANTOMS_WEB_PORT, which is taken" in " ".join(done.stderr.split())
+
+
 def spec(name: str = "pond", **changes: object) -> ProviderSpec:
     given = {
         "name": name,

@@ -277,7 +277,8 @@ class _Bluesky:
     async def list_records(self, request: web.Request) -> web.Response:
         self._account(request)
         asked = request.query
-        most = int(asked.get("limit", "50"))
+        limit = asked.get("limit", "50")
+        most = int(limit) if limit.isdecimal() else 0
         if not 1 <= most <= MOST_LISTED:
             raise XrpcError("InvalidRequest", "Error: limit must be from 1 to 100")
         start, older = f"at://{asked.get('repo')}/{asked.get('collection')}/", asked.get("cursor", "~")
