@@ -13,10 +13,12 @@ import yaml
 from pydantic import ValidationError
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.models import WRITTEN_CHANNEL, Channel
+from phantoms_dagster.domain.models import WRITTEN_CHANNEL, Channel, Platform
+from phantoms_dagster.domain.platform_fields import platforms_with_a_key
 from phantoms_dagster.domain.problems import Path, located_problems
 from phantoms_dagster.domain.text import unfit
 
+_FIRST, _SECOND = list(Platform)[:2]
 # An example of each key, shown with every mistake in it. A channel has these keys and no others.
 FORMS: Mapping[str, str] = {
     "title": "title: Curious Minute",
@@ -25,11 +27,10 @@ FORMS: Mapping[str, str] = {
     "language": "language: en, or another code of BCP 47 such as de or pt-BR",
     "voice": "voice: default",
     "target_seconds": "target_seconds: 30, a whole number from 15 to 60",
-    "accounts": "accounts: {youtube: my-channel, tiktok: my-channel}",
-    "tokens": 'tokens: {youtube: "env:MY_TOKEN"}, or "file:/path"; never the token itself',
+    "accounts": f"accounts: {{{_FIRST}: my-channel, {_SECOND}: my-channel}}",
+    "tokens": f'tokens: {{{_FIRST}: "env:MY_TOKEN"}}, or "file:/path"; never the token itself',
     "hashtags": 'hashtags: ["#fun", "#facts"], each in quotes',
-    "instagram": "instagram: {hashtags: 5, mentions: 3}",
-    "tiktok": "tiktok: {privacy: PUBLIC_TO_EVERYONE, comments: true}; others are duets, stitches, your_brand and branded_content",
+    **{platform.spec.name: key.form for platform, key in platforms_with_a_key()},
     "timezone": "timezone: Europe/Berlin",
     "posting_hours": "posting_hours: {start: 9, end: 21}, local hours from 0 to 24; {start: 20, end: 2} goes over midnight",
     "budget_usd": "budget_usd: 1.50",
@@ -45,12 +46,6 @@ _MOST_USD = 1_000_000
 _SMALLEST_USD = Decimal("0.000001")
 # Keys whose text may have several lines.
 _LONG_TEXTS = ("brand_voice",)
-
-# The choices that a person must make, by the channel's key.
-_CHOOSE: Mapping[str, str] = {
-    "tiktok": "say who may see its TikTok posts: PUBLIC_TO_EVERYONE, FOLLOWER_OF_CREATOR, MUTUAL_FOLLOW_FRIENDS or SELF_ONLY, "
-    "for TikTok allows no default",
-}
 
 # An extra check of a channel. Returns the key and the reason of a mistake, or None.
 Check = Callable[[Channel], tuple[str, str] | None]
@@ -109,7 +104,7 @@ def _message(name: str, wrong: Sequence[_Wrong]) -> str:
 
 
 # Placeholders for required keys that are wrong or missing, so that the rest of the channel can still be checked.
-_PLACEHOLDERS: Mapping[str, Any] = {"title": "-", "brand_voice": "-", "accounts": {"youtube": "-"}}
+_PLACEHOLDERS: Mapping[str, Any] = {"title": "-", "brand_voice": "-", "accounts": {_FIRST: "-"}}
 # The path and the description of each mistake in a channel.
 _Mistakes = list[tuple[Path, str]]
 
@@ -160,7 +155,7 @@ def _channel(fields: Any, place: _Place, check: Check) -> tuple[Channel | None, 
             "tokens": {"accounts"},
             "voice": {"language"},
             "language": {"voice"},
-            **{key: {"accounts"} for key in _CHOOSE},
+            **{platform.spec.name: {"accounts"} for platform, _ in platforms_with_a_key()},
         }
         for path, reason in _beyond_the_model(channel, check):
             if not bad & ({str(path[0])} | depends_on.get(str(path[0]), set())):
@@ -210,9 +205,9 @@ def _beyond_the_model(channel: Channel, check: Check) -> Iterator[tuple[Path, st
     if (found := check(channel)) is not None:
         yield (found[0],), found[1]
     for platform in channel.accounts:
-        key = platform.spec.words.choices_key
-        if key is not None and getattr(channel, key) is None:
-            yield (key,), _CHOOSE[key]
+        key = platform.spec.channel_key
+        if key is not None and key.required is not None and channel.key_of(platform) is None:
+            yield (platform.spec.name,), key.required.mistake
 
 
 def _empty(value: Any, path: Path) -> Iterator[Path]:

@@ -19,9 +19,11 @@ from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model
 
 from phantoms_dagster.domain.hashtags import Hashtag, unique
 from phantoms_dagster.domain.languages import language_tag
+from phantoms_dagster.domain.platform_fields import with_channel_keys, with_post_terms
 from phantoms_dagster.domain.problems import MisplacedError
 from phantoms_dagster.domain.text import NFC, Written, has_word
 from phantoms_dagster.domain.values import Value
+from phantoms_dagster.registry.channel_keys import ChannelKey, PostTerms
 from phantoms_dagster.registry.platforms import Platform as Platform  # noqa: PLC0414 - part of what is here
 
 MAX_TITLE_CHARACTERS = 200
@@ -67,68 +69,13 @@ class PostingHours(Value):
         return hour >= self.start or hour < self.end
 
 
-class TikTokChoices(Value):
-    """The choices that TikTok's content sharing guidelines require a person to make for its posts.
-
-    Unless the channel says otherwise, interactions are off and the content is not advertising. The audience has no default.
-    `your_brand`: the content promotes the account's own business. `branded_content`: a third party pays for it.
-    """
-
-    privacy: Literal["PUBLIC_TO_EVERYONE", "FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
-    comments: bool = False
-    duets: bool = False
-    stitches: bool = False
-    your_brand: bool = False
-    branded_content: bool = False
-
-    @model_validator(mode="after")
-    def _seen_by_others(self) -> Self:
-        if self.branded_content and self.privacy == "SELF_ONLY":
-            raise ValueError("branded_content cannot go out as SELF_ONLY; choose another privacy")
-        return self
-
-
-TIKTOK_DECLARATION = "2026-09"  # the guidelines' wording of that month
-
-
-class TikTokTerms(Value):
-    """What a TikTok post declares. A person agrees to it by approving. The approval records it with their name and the time.
-
-    `declaration` is the guidelines' own text and `version` its month. All our videos are made by AI and labelled as such.
-    """
-
-    comments: bool
-    duets: bool
-    stitches: bool
-    your_brand: bool
-    branded_content: bool
-    ai_generated: bool = True
-    declaration: str
-    version: str = TIKTOK_DECLARATION
-
-    @classmethod
-    def of(cls, choices: TikTokChoices) -> Self:
-        """The terms for a channel's choices."""
-        policy = "Branded Content Policy and Music Usage Confirmation" if choices.branded_content else "Music Usage Confirmation"
-        said = f"By posting, you agree to TikTok's {policy}."
-        return cls(declaration=said, **choices.model_dump(exclude={"privacy"}))
-
-
-class InstagramLimits(Value):
-    """The most hashtags and mentions in a caption; the rest is left out.
-
-    Since December 2025 Instagram counts only five hashtags.
-    """
-
-    hashtags: Annotated[int, Field(ge=0, le=30)] = 5
-    mentions: Annotated[int, Field(ge=0, le=20)] = 3
-
-
+@with_channel_keys
 class Channel(Value):
     """A brand: its voice, its look, where and when it posts, and what a video may cost.
 
     `tokens`: where each account's secret is read from, by platform: `env:NAME` or `file:/path`, never the secret itself.
     `reviewers`: how many different people must approve. `own_briefs`: whether people may approve a brief that they added.
+    Platforms with a key of their own add one field each (see `key_of`).
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -148,8 +95,6 @@ class Channel(Value):
     made_for_kids: bool = False
     reviewers: Annotated[int, Field(ge=1, le=2)] = 1
     own_briefs: Literal["allow", "refuse"] = "allow"
-    instagram: InstagramLimits = InstagramLimits()
-    tiktok: TikTokChoices | None = None
 
     @field_validator("hashtags")
     @classmethod
@@ -185,6 +130,11 @@ class Channel(Value):
         if not self.accounts:
             raise ValueError("a channel needs at least one account to post to")
         return self
+
+    def key_of(self, platform: Platform) -> ChannelKey | None:
+        """What the channel says under the platform's own key. None when the platform has no key, or the channel must add it."""
+        key: ChannelKey | None = getattr(self, platform) if platform.spec.channel_key is not None else None
+        return key
 
     def banned_in(self, text: str) -> list[str]:
         """The banned words that occur in `text` as whole words, ignoring case."""
@@ -352,10 +302,12 @@ class VoiceoverOutput(Value):
     unspoken: tuple[str, ...] = ()
 
 
+@with_post_terms
 class PostWords(Value):
     """The words and settings of one platform's post. A person approves them with the master. `privacy` is in the platform's terms.
 
     `left_out`: hashtags and mentions that exceed the platform's limits. Reviewers see them; they are not part of the hash.
+    Platforms whose posts declare something add one field each (see `terms`).
     """
 
     platform: Platform
@@ -364,7 +316,13 @@ class PostWords(Value):
     privacy: str
     made_for_kids: bool = False
     left_out: tuple[str, ...] = ()
-    tiktok: TikTokTerms | None = None
+
+    @property
+    def terms(self) -> PostTerms | None:
+        """What the post declares on its platform."""
+        key = self.platform.spec.channel_key
+        terms: PostTerms | None = getattr(self, self.platform) if key is not None and key.terms is not None else None
+        return terms
 
 
 class RenderedVideoOutput(Value):

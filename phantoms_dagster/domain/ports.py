@@ -22,12 +22,12 @@ from phantoms_dagster.domain.models import (
     Probe,
     Script,
     Sentence,
-    TikTokTerms,
     VoiceoverOutput,
 )
 from phantoms_dagster.domain.paid_job import PaidService
 from phantoms_dagster.domain.publication import PublishVerbs
 from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.registry.channel_keys import PostTerms
 
 
 class Clock(Protocol):
@@ -234,7 +234,7 @@ class PublishJob:
     made_for_kids: bool = False
     privacy: str = "public"
     may_go: Callable[[], Awaitable[None]] = _at_any_time
-    tiktok: TikTokTerms | None = None
+    terms: PostTerms | None = None
 
 
 class Publisher(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from phantoms_dagster.domain.hashtags import HASHTAG, MENTION, in_text, unique, without_signs
-from phantoms_dagster.domain.models import Channel, InstagramLimits, Platform, PostWords, Script, TikTokChoices, TikTokTerms
+from phantoms_dagster.domain.models import Channel, Platform, PostWords, Script
 from phantoms_dagster.domain.phrases import shortened
 
 DEFAULT_PRIVACY: Mapping[Platform, str] = MappingProxyType({platform: platform.spec.words.privacy for platform in Platform})
@@ -24,37 +24,37 @@ def post_words(
 
 def _post_words(script: Script, channel: Channel, platform: Platform, privacy: Mapping[Platform, str]) -> PostWords:
     title, caption, left_out = compose(script, channel, platform)
-    choices = choices_of(channel, platform)
+    return words_with_settings(channel, platform, privacy, title=title, caption=caption, left_out=left_out)
+
+
+def words_with_settings(
+    channel: Channel,
+    platform: Platform,
+    privacy: Mapping[Platform, str],
+    *,
+    title: str,
+    caption: str,
+    left_out: tuple[str, ...] = (),
+) -> PostWords:
+    """These words with the channel's settings for that platform: who may see the post, and what it declares."""
+    key = channel.key_of(platform)
+    audience = key.audience() if key is not None else None
+    terms = key.terms() if key is not None else None
     return PostWords(
         platform=platform,
         title=title,
         caption=caption,
-        left_out=left_out,
-        tiktok=TikTokTerms.of(choices) if choices else None,
-        privacy=choices.privacy if choices else privacy.get(platform, DEFAULT_PRIVACY[platform]),
+        privacy=audience if audience is not None else privacy.get(platform, DEFAULT_PRIVACY[platform]),
         made_for_kids=channel.made_for_kids,
+        left_out=left_out,
+        **({} if terms is None else {platform.spec.name: terms}),
     )
-
-
-def choices_of(channel: Channel, platform: Platform) -> TikTokChoices | None:
-    """The channel's choices for that platform's posts; None when the platform requires none or the channel has none."""
-    key = platform.spec.words.choices_key
-    found: TikTokChoices | None = getattr(channel, key) if key is not None else None
-    return found
 
 
 def notes(post: PostWords) -> list[str]:
     """What a reviewer must know besides the words: what was left out, and what they declare by approving."""
     found = [f"left out, no room: {' '.join(post.left_out)}"] if post.left_out else []
-    return [*found, _declared(post.tiktok)] if post.tiktok else found
-
-
-def _declared(terms: TikTokTerms) -> str:
-    on = [name for name in ("comments", "duets", "stitches") if getattr(terms, name)]
-    discloses = [name.replace("_", " ") for name in ("your_brand", "branded_content") if getattr(terms, name)]
-    label = "labelled as made by AI" if terms.ai_generated else "no AI label"
-    parts = [f"{', '.join(on)} on" if on else "comments, duets and stitches off", ", ".join(discloses) or "no advertising", label]
-    return f"{'; '.join(parts)}. {terms.declaration}"
+    return [*found, post.terms.summary()] if post.terms else found
 
 
 def changes(shown: Sequence[PostWords], now: Sequence[PostWords]) -> str:
@@ -66,10 +66,11 @@ def changes(shown: Sequence[PostWords], now: Sequence[PostWords]) -> str:
         if old is None:
             found.append(f"{post.platform.title} is new")
             continue
-        for name in ("title", "caption", "privacy", "made_for_kids", "tiktok"):
+        for name in ("title", "caption", "privacy", "made_for_kids", "terms"):
             was, is_now = str(getattr(old, name)), str(getattr(post, name))
             if was != is_now:
-                found.append(f"{post.platform.title} {name.replace('_', ' ')}: {_difference(was, is_now)}")
+                named = post.platform if name == "terms" else name.replace("_", " ")
+                found.append(f"{post.platform.title} {named}: {_difference(was, is_now)}")
     return "; ".join([*found, *(f"{platform.title} is gone" for platform in before)])
 
 
@@ -96,7 +97,8 @@ def compose(script: Script, channel: Channel, platform: Platform) -> tuple[str, 
     """
     rules = platform.spec.words
     title, caption = rules.clean(script.title), rules.clean(script.caption)
-    limits: InstagramLimits | None = getattr(channel, rules.limits_key) if rules.limits_key is not None else None
+    key = channel.key_of(platform)
+    limits = key.tag_limits() if key is not None else None
     most_tags = limits.hashtags if limits else rules.hashtags
     left_out: list[str] = []
     if limits:

@@ -29,11 +29,14 @@ BUILT_IN = (
     "bluesky",
 )
 NAME = re.compile(r"[a-z][a-z0-9]{1,29}")
-# Names already used by providers, breakers, kinds of stage and the sandbox's own pages.
+# Names already used by providers, breakers, kinds of stage, fields and the sandbox's own pages.
 RESERVED = frozenset(
     {
         *("openai", "hibari", "shotstack", "local", "media", "sandbox"),
         *("script", "voiceover", "render", "approval", "variant", "post", "make"),
+        # Fields of a channel and of a post's words, beside which a platform may have a field with its own name.
+        *("name", "title", "language", "voice", "accounts", "tokens", "hashtags", "timezone", "palette", "reviewers"),
+        *("platform", "caption", "privacy"),
     }
 )
 
@@ -96,7 +99,10 @@ SPECS: Mapping[str, PlatformSpec] = MappingProxyType(_SPECS)
 
 
 def register(spec: PlatformSpec) -> Platform:
-    """Add a platform. Raises CannotRegister when its name is invalid or taken, or when its routes and pools do not match."""
+    """Add a platform. Raises CannotRegister when it would break something.
+
+    Its name is invalid or taken, its routes and pools do not match, or channels without its key would be refused.
+    """
     if not isinstance(spec, PlatformSpec):
         raise CannotRegister(f"{spec!r:.100} is not a PlatformSpec")
     if not NAME.fullmatch(spec.name):
@@ -113,6 +119,13 @@ def register(spec: PlatformSpec) -> Platform:
         raise CannotRegister(
             f"the names of all pools of {spec.name} must contain its name; these do not: {', '.join(sorted(strange))}"
         )
+    if spec.channel_key is not None:
+        try:
+            spec.channel_key.default()
+        except ValueError as error:
+            raise CannotRegister(
+                f"channels without the key {spec.name} would be refused: give each of its fields a default, or set `required`"
+            ) from error
     platform = _PLATFORMS[spec.name] = str.__new__(Platform, spec.name)
     _SPECS[spec.name] = spec
     return platform

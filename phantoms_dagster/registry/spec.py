@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from phantoms_dagster.registry.channel_keys import ChannelKeySpec
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import PoolLimits
 from phantoms_dagster.registry.routes import Route
@@ -33,8 +34,6 @@ class WordRules:
     - `room`: the longest caption, as counted by `size`.
     - `clean` replaces characters that the platform refuses.
     - `hashtags`: the most hashtags in a caption.
-    - `limits_key`: the channel key with the channel's own limits for hashtags and mentions.
-    - `choices_key`: the channel key with the choices that a person must make.
     - `titled`: viewers see the title.
     - `repeats`: the platform may treat two posts with the same caption within a day as spam.
     - `names_in_picture`: the picture may carry a name or a logo.
@@ -45,8 +44,6 @@ class WordRules:
     size: Callable[[str], int] = len
     clean: Callable[[str], str] = str
     hashtags: int = 30
-    limits_key: str | None = None
-    choices_key: str | None = None
     titled: bool = True
     repeats: bool = False
     names_in_picture: bool = True
@@ -96,13 +93,14 @@ class IntegrationSpec:
 class PlatformSpec(IntegrationSpec):
     """Everything that is specific to one platform.
 
-    `settings`: a remote platform has at least `token` and `base_url`. `usual`: it is offered, and its stand-in runs, even before a
-    channel names it. `late_ids`: it may publish a post before it assigns the public id. `roomy`: settings of its stand-in with
-    which a demonstration can post more than the real platform allows.
+    `settings`: a remote platform has at least `token` and `base_url`. `channel_key`: its own key of a channel. `usual`: it is
+    offered, and its stand-in runs, even before a channel names it. `late_ids`: it may publish a post before it assigns the public
+    id. `roomy`: settings of its stand-in with which a demonstration can post more than the real platform allows.
     """
 
     words: WordRules
     media: MediaLimits
+    channel_key: ChannelKeySpec | None = None
     usual: bool = False
     late_ids: bool = False
     roomy: Mapping[str, int] = field(default_factory=dict)

@@ -105,6 +105,18 @@ def _too_late(key: str, out: Sequence[str], wanted: Sequence[str]) -> InvalidInp
     )
 
 
+def _not_chosen(key: str, words: Sequence[PostWords]) -> InvalidInput | None:
+    """Why the video cannot be approved: its channel lacks a key that a platform requires. None when it has them."""
+    for post in words:
+        own = post.platform.spec.channel_key
+        if own is not None and own.required is not None and own.terms is not None and post.terms is None:
+            return InvalidInput(
+                f"{key} goes to {post.platform.title}, and its channel does not say {own.required.unsaid}: set "
+                f"`{own.required.example}` in channels.yaml, run `phantoms doctor`, then look again with `phantoms show {key}`"
+            )
+    return None
+
+
 def judged(
     key: str, row: RowMapping | None, review: Review | None, narrow: Review | None, *, approved: bool, looked_at: str | None
 ) -> Decided | InvalidInput:
@@ -117,11 +129,8 @@ def judged(
         return InvalidInput(f"{key} was given up; bring it back with `phantoms retry {key}`, then decide")
     if (first := already_decided(key, row)) is not None:
         return first
-    if approved and any(post.platform.spec.words.choices_key is not None and post.tiktok is None for post in narrow.words):
-        return InvalidInput(
-            f"{key} goes to TikTok, and its channel does not say who may see its posts there: set `tiktok: {{privacy: ...}}` in "
-            f"channels.yaml, run `phantoms doctor`, then look again with `phantoms show {key}`"
-        )
+    if approved and (unchosen := _not_chosen(key, narrow.words)) is not None:
+        return unchosen
     if approved and looked_at is not None and not (looked_at and review.content.startswith(looked_at)):
         return InvalidInput(
             f"{key} is not what was looked at: its film or the words of its posts have changed since (now {review.content[:12]}); "

@@ -23,9 +23,9 @@ from phantoms_dagster.domain.models import (
     Script,
     ScriptOutput,
     Sentence,
-    TikTokChoices,
     VoiceoverOutput,
 )
+from phantoms_dagster.platforms.tiktok.choices import TikTokChoices
 from phantoms_dagster.store.performance.sums import renew_sums
 
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Tokyo", "UTC", "Australia/Sydney", "America/Sao_Paulo")
@@ -343,8 +343,7 @@ def channels() -> list[Channel]:
             brand_voice="calm and exact",
             accounts={platform: f"channel-{number}-{platform}" for platform in Platform.usual()},
             timezone=zone,
-            tiktok=TikTokChoices(privacy="PUBLIC_TO_EVERYONE"),
-        )
+        ).model_copy(update={"tiktok": TikTokChoices(privacy="PUBLIC_TO_EVERYONE")})
         for number, zone in enumerate(ZONES)
     ]
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from phantoms_dagster.domain.models import Brief, Channel, Platform, TikTokChoices
+from phantoms_dagster.domain.models import Brief, Channel, Platform
+from phantoms_dagster.platforms.tiktok.choices import TikTokChoices
 from phantoms_dagster_tests.benchmarks import completion, reconciliation
 from phantoms_dagster_tests.benchmarks.alert_recorder import AlertRecorder
 from phantoms_dagster_tests.benchmarks.report import Report
@@ -149,8 +150,7 @@ def _add_videos(bench: Bench, count: int) -> list[str]:
                 target_seconds=15,
                 accounts=accounts,
                 tokens={platform: f"env:{_variable(account)}" for platform, account in accounts.items()},
-                tiktok=TikTokChoices(privacy="PUBLIC_TO_EVERYONE") if TIKTOK in platforms else None,
-            )
+            ).model_copy(update={"tiktok": TikTokChoices(privacy="PUBLIC_TO_EVERYONE") if TIKTOK in platforms else None})
         )
     catalogue = bench.services.catalogue()
     catalogue.put_channels(channels)

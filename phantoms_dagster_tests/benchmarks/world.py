@@ -20,10 +20,11 @@ from typing import Any
 import httpx
 from sqlalchemy import RowMapping, text
 
-from phantoms_dagster.domain.models import Brief, Channel, Platform, TikTokChoices
+from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.embedded.processes import ProcessSpec
 from phantoms_dagster.embedded.servers import EmbeddedServers, ServerUrls, free_port
 from phantoms_dagster.embedded.supervisor import Supervisor
+from phantoms_dagster.platforms.tiktok.choices import TikTokChoices
 from phantoms_dagster.resilience.pools import DEFAULT_POOLS
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.decisions import Decided
@@ -134,8 +135,7 @@ class Bench:
                 brand_voice="calm and exact",
                 target_seconds=15,
                 accounts=dict.fromkeys(platforms, f"account-{n}"),
-                tiktok=TikTokChoices(privacy="PUBLIC_TO_EVERYONE"),
-            )
+            ).model_copy(update={"tiktok": TikTokChoices(privacy="PUBLIC_TO_EVERYONE")})
             for n in range(first, first + count)
         ]
         self.services.catalogue().put_channels(made)

@@ -130,7 +130,7 @@ async def test_interactions_are_off_and_nothing_is_disclosed_unless_the_channel_
 
 async def test_a_post_without_a_chosen_privacy_is_refused_before_anything_is_sent(world: World) -> None:
     with pytest.raises(Permanent, match=r"tiktok: \{privacy: ...\}") as refused:
-        await publish(world.publisher(), replace(world.job(), tiktok=None, privacy="public"), world.journal())
+        await publish(world.publisher(), replace(world.job(), terms=None, privacy="public"), world.journal())
     assert refused.value.code == "no_choice"
     assert world.sandbox.calls == {}
 

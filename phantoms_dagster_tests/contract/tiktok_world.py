@@ -17,9 +17,10 @@ from phantoms_dagster.domain.errors import (
     Transient,
     Unknown,
 )
-from phantoms_dagster.domain.models import Platform, Probe, TikTokChoices, TikTokTerms
+from phantoms_dagster.domain.models import Platform, Probe
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.publication import PublishedPost
+from phantoms_dagster.platforms.tiktok.choices import TikTokChoices
 from phantoms_dagster.platforms.tiktok.late import TikTokLateIds
 from phantoms_dagster.platforms.tiktok.metrics import TikTokMetricsReader
 from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
@@ -88,7 +89,7 @@ class World:
             title="Three hearts",
             caption=caption,
             privacy=privacy,
-            tiktok=TikTokTerms.of(TikTokChoices.model_validate({"privacy": privacy, **choices})),
+            terms=TikTokChoices.model_validate({"privacy": privacy, **choices}).terms(),
         )
 
     def fault(self, route: str, kind: str = "status", **facts: Any) -> Fault:

@@ -31,12 +31,12 @@ from phantoms_dagster.domain.models import (
     ScriptOutput,
     Sentence,
     StageOutput,
-    TikTokChoices,
     VariantOutput,
     VoiceoverOutput,
     content_hash,
 )
 from phantoms_dagster.domain.stages import StageState, stage
+from phantoms_dagster.platforms.tiktok.choices import TikTokChoices
 from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.store.engine import async_engine, engine
 from phantoms_dagster.store.planning import Planning
@@ -47,8 +47,7 @@ CHANNEL = Channel(
     title="Facts",
     brand_voice="calm",
     accounts={platform: f"{platform}-account" for platform in Platform.usual()},
-    tiktok=TikTokChoices(privacy="PUBLIC_TO_EVERYONE"),
-)
+).model_copy(update={"tiktok": TikTokChoices(privacy="PUBLIC_TO_EVERYONE")})
 SCRIPT = Script(
     hook="Did you know?",
     scenes=(Scene(narration="The sea is deep.", on_screen_text="Deep"),),

@@ -26,7 +26,7 @@ TIKTOK = ONE.replace("youtube: sea", "tiktok: sea")
 def test_a_tiktok_account_needs_a_choice_of_who_may_see_its_posts() -> None:
     with pytest.raises(InvalidInput, match=r"channel 'sea': tiktok: say who may see .* `tiktok: \{privacy: PUBLIC_TO_EVERYONE"):
         parse(TIKTOK)
-    choices = parse(TIKTOK + "    tiktok: {privacy: SELF_ONLY}\n")["sea"].tiktok
+    choices = parse(TIKTOK + "    tiktok: {privacy: SELF_ONLY}\n")["sea"].key_of(Platform("tiktok"))
     assert choices is not None
     assert choices.model_dump() == {
         "privacy": "SELF_ONLY",

@@ -16,11 +16,12 @@ from pydantic import BaseModel, ValidationError
 
 from phantoms_dagster.domain import channels
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.models import Channel, Platform, PostWords
 from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.registry.channel_keys import ChannelKey, ChannelKeySpec
 from phantoms_dagster.registry.errors import CannotRegister
 from phantoms_dagster.registry.media import MediaLimits
-from phantoms_dagster.registry.platforms import BUILT_IN, register
+from phantoms_dagster.registry.platforms import BUILT_IN, NAME, RESERVED, register
 from phantoms_dagster.registry.pools import PoolLimits
 from phantoms_dagster.registry.routes import Route
 from phantoms_dagster.registry.spec import PlatformSpec, WordRules
@@ -34,14 +35,8 @@ REGISTRY = PACKAGE / "registry" / "platforms.py"
 ELDERS = {
     "desk/static/desk.css": "drawings of the apps",
     "desk/templates/review.html": "drawings of the apps",
-    "domain/channels.py": "keys of a channel",
     "domain/channels_default.yaml": "the first channel",
-    "domain/models.py": "keys of a channel, terms of a post",
-    "domain/ports.py": "terms of a post",
-    "domain/wording.py": "terms of a post",
-    "production/stages/post.py": "terms of a post",
-    "sandbox/google_token.py": "Google's tokens",
-    "store/judgement.py": "terms of a post",
+    "store/late_ids.py": "the one platform whose ids come late",
     "store/schema/posts_and_accounts.py": "the one platform whose ids come late",
 }
 FIRST = ("youtube", "tiktok", "instagram")
@@ -58,7 +53,7 @@ def code_of(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return text
-    text = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)
+    text = re.sub(r'^ *""".*?"""$', "", text, flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"#.*", "", text)
 
 
@@ -152,12 +147,18 @@ def spec(name: str = "pond", **changes: object) -> PlatformSpec:
     return PlatformSpec(**{**given, **changes})  # type: ignore[arg-type]
 
 
+class PondKey(ChannelKey):
+    depth: int
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         (spec("Pond"), "cannot name a platform"),
         (spec("youtube"), "taken"),
         (spec("openai"), "taken"),
+        (spec("voice"), "taken"),
+        (spec(channel_key=ChannelKeySpec(PondKey, "pond: {depth: 3}")), "channels without the key pond would be refused"),
         (spec(routes=()), "must end with one that matches every request"),
         (spec(routes=(Route(None, "", "publish_lake"),)), "publish_lake"),
         (spec(pools={"publish_pond": PoolLimits(), "render": PoolLimits()}), "render"),
@@ -167,6 +168,12 @@ def test_a_platform_that_would_break_others_is_refused_with_the_reason(given: Pl
     with pytest.raises(CannotRegister, match=said):
         register(given)
     assert "pond" not in Platform
+
+
+def test_no_platform_can_have_the_name_of_a_field_beside_its_own() -> None:
+    """Its key of a channel, or the terms of its posts, would replace that field."""
+    fields = {name for model in (Channel, PostWords) for name in model.model_fields if NAME.fullmatch(name)}
+    assert fields - {str(platform) for platform in Platform} <= RESERVED
 
 
 # --- another package's platform
@@ -192,6 +199,76 @@ ADAPTERS = """
 def publisher(tools):
     return tools
 """
+KEY = """
+from typing import Literal
+
+from phantoms_dagster.registry.channel_keys import ChannelKey, ChannelKeySpec, PostTerms, RequiredKey, TagLimits
+
+
+class PondKey(ChannelKey):
+    water: Literal["fresh", "salt"]
+    hashtags: int = 1
+
+    def tag_limits(self):
+        return TagLimits(self.hashtags, mentions=0)
+
+    def audience(self):
+        return f"friends of {self.water} water"
+
+    def terms(self):
+        return PondTerms(fish=self.water == "fresh")
+
+
+class PondTerms(PostTerms):
+    fish: bool
+
+    def summary(self):
+        return "with fish" if self.fish else "no fish"
+
+
+CHANNEL_KEY = ChannelKeySpec(
+    model=PondKey,
+    terms=PondTerms,
+    form="pond: {water: fresh}",
+    required=RequiredKey(mistake="say which water", unsaid="which water it wants", example="pond: {water: ...}"),
+)
+"""
+# Reads a channels.yaml, prints what it says of it and what the words of its posts would be.
+ASK_FOR_WORDS = """
+import json, sys
+from phantoms_dagster.domain.channels import parse
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import MediaFile, Platform, Script, content_hash
+from phantoms_dagster.domain.wording import changes, notes, post_words
+from phantoms_dagster.store.judgement import Review, judged
+
+files = json.loads(sys.stdin.read())
+script = Script(hook="h", scenes=[{"narration": "n", "on_screen_text": ""}], title="t", caption="c", hashtags=["#a", "#b"])
+film = MediaFile(sha256="0" * 64, size=1, suffix=".mp4")
+refused = []
+for text in files["wrong"]:
+    try:
+        parse(text)
+    except InvalidInput as error:
+        refused.append(str(error))
+[fresh, salt, other] = parse(files["right"]).values()
+where = [Platform("pond"), Platform("youtube")]
+posts, changed = (post_words(script, channel, where) for channel in (fresh, salt))
+lacking = Review(post_words(script, other, where), "")
+ready = {"state": "ready", "held": None, "pending": None}
+print(json.dumps({
+    "refused": refused,
+    "captions": [post.caption for post in posts],
+    "audiences": [post.privacy for post in posts],
+    "notes": [notes(post) for post in posts],
+    "changes": changes(posts, changed),
+    "hashes": len({content_hash(script, film, words) for words in (posts, changed)}),
+    "stored": [post.model_dump_json() for post in posts],
+    "read_again": type(posts[0]).model_validate_json(posts[0].model_dump_json()) == posts[0],
+    "channels": [channel.model_dump_json() for channel in (fresh, other)],
+    "approval": str(judged("v1", ready, lacking, lacking, approved=True, looked_at=None)),
+}))
+"""
 ASK = """
 import json
 from phantoms_dagster.defs.build import build_definitions
@@ -212,7 +289,7 @@ print(json.dumps({
 
 def package(folder: Path, rules: str) -> dict[str, str]:
     """A package as pip would install it, and an environment that sees it."""
-    for name, text in {"__init__.py": "", "rules.py": rules, "adapters.py": ADAPTERS}.items():
+    for name, text in {"__init__.py": "", "rules.py": rules, "adapters.py": ADAPTERS, "key.py": KEY}.items():
         path = folder / "phantoms_pond" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -232,6 +309,44 @@ def test_another_packages_platform_is_one_like_ours(tmp_path: Path) -> None:
         "platforms": [*BUILT_IN, "pond"], "slots": 3, "routes": True, "url": "http://here", "integration": True, "can": True,
         "asset": True, "sandbox": "auto",
     }  # fmt: skip
+
+
+def test_another_packages_platform_may_have_its_own_key_of_a_channel_and_terms_of_its_posts(tmp_path: Path) -> None:
+    rules = RULES.replace("words=WordRules", "channel_key=CHANNEL_KEY, words=WordRules")
+    environment = package(tmp_path, f"from phantoms_pond.key import CHANNEL_KEY\n{rules}")
+    one = "  sea:\n    title: The Sea\n    brand_voice: Calm.\n    accounts: {pond: sea, youtube: sea}\n"
+    fresh = f"{one}    pond: {{water: fresh}}\n"
+    salt = fresh.replace("sea:", "ocean:").replace("fresh", "salt")
+    other = one.replace("sea:", "sky:").replace("pond: sea, ", "")
+    wrong = [one, one + "    pond: {water: sweet}\n", fresh + "    lake: 1\n", one + "    pond: {water: salt, fish: 1}\n"]
+    files = {"right": "channels:\n" + fresh + salt + other, "wrong": ["channels:\n" + text for text in wrong]}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_FOR_WORDS], env=environment, input=json.dumps(files), capture_output=True, text=True,
+        cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2_000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    form = "; write it like `pond: {water: fresh}`"
+    place = "channels.yaml line 6: channel 'sea':"
+    assert told["refused"][:2] == [
+        f"channels.yaml line 2: channel 'sea': pond: say which water{form}",
+        f"{place} pond.water: should be 'fresh' or 'salt'{form}",
+    ]
+    assert told["refused"][2].startswith("channels.yaml line 7: channel 'sea': lake: there is no such key; the keys are title, ")
+    assert "hashtags, instagram, pond, tiktok, timezone" in told["refused"][2]
+    assert told["refused"][3] == f"{place} pond.fish: is not a known key{form}"
+    assert told["captions"] == ["c\n\n#a", "c\n\n#a #b"]
+    assert told["audiences"] == ["friends of fresh water", "public"]
+    assert told["notes"] == [["left out, no room: #b", "with fish"], []]
+    assert told["changes"] == "Pond privacy: +salt -fresh; Pond pond: +fish=False -fish=True"
+    assert told["hashes"] == 2
+    assert told["read_again"]
+    assert "its channel does not say which water it wants: set `pond: {water: ...}` in channels.yaml" in told["approval"]
+    # What does not use the platform can be read when the package is gone.
+    assert PostWords.model_validate_json(told["stored"][1]).platform == "youtube"
+    assert Channel.model_validate_json(told["channels"][1]).name == "sky"
+    with pytest.raises(ValidationError, match="pond"):
+        Channel.model_validate_json(told["channels"][0])
 
 
 def test_a_package_whose_platform_cannot_be_registered_is_named_with_the_way_out(tmp_path: Path) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from phantoms_dagster.domain.hashtags import Hashtag
 from phantoms_dagster.domain.models import (
     Channel,
-    InstagramLimits,
     MediaFile,
     Platform,
+    PostWords,
     Scene,
     Script,
-    TikTokChoices,
-    TikTokTerms,
     content_hash,
 )
 from phantoms_dagster.domain.wording import changes, compose, notes, post_words, words
+from phantoms_dagster.platforms.instagram.limits import InstagramLimits
+from phantoms_dagster.platforms.tiktok.choices import TikTokChoices, TikTokTerms
 
 FILM = MediaFile(sha256="0" * 64, size=1, suffix=".mp4")
 
@@ -130,7 +133,7 @@ def test_tiktoks_terms_are_part_of_what_is_approved() -> None:
     """A change of who may see a post, of an interaction or of a disclosure needs a new approval."""
     [post] = post_words(script(), tiktok(), [Platform("tiktok")])
     assert post.privacy == "SELF_ONLY"
-    assert post.tiktok == TikTokTerms(
+    assert post.terms == TikTokTerms(
         comments=False,
         duets=False,
         stitches=False,
@@ -144,15 +147,35 @@ def test_tiktoks_terms_are_part_of_what_is_approved() -> None:
         for changed in (tiktok(), tiktok(privacy="PUBLIC_TO_EVERYONE"), tiktok(comments=True), tiktok(your_brand=True))
     }
     assert len(hashes) == 4
-    assert "tiktok" in changes([post], post_words(script(), tiktok(duets=True), [Platform("tiktok")]))
+    now = post_words(script(), tiktok(duets=True), [Platform("tiktok")])
+    assert changes([post], now) == "TikTok tiktok: +duets=True -duets=False"
+
+
+def test_words_that_were_approved_before_are_read_and_written_as_they_were_and_keep_their_hash() -> None:
+    """Otherwise every video that is approved and not yet posted would be refused. The hash is the one of version 0.1.0."""
+    said = "By posting, you agree to TikTok's Music Usage Confirmation."
+    off = {"duets": False, "stitches": False, "your_brand": False, "branded_content": False}
+    shared = {"title": "The sea", "caption": "About the sea.\n\n#sea"}
+    terms = {"comments": True, **off, "ai_generated": True, "declaration": said, "version": "2026-09"}
+    stored = [
+        {"platform": "youtube", **shared, "privacy": "public", "made_for_kids": False, "left_out": [], "tiktok": None},
+        {"platform": "tiktok", **shared, "privacy": "SELF_ONLY", "made_for_kids": False, "left_out": ["#x"], "tiktok": terms},
+    ]
+    posts = [PostWords.model_validate_json(json.dumps(one)) for one in stored]
+    assert [post.model_dump_json() for post in posts] == [json.dumps(one, separators=(",", ":")) for one in stored]
+    approved = Script(
+        hook="Did you know?", scenes=script().scenes, title="The sea", caption="About the sea.", hashtags=(Hashtag("#sea"),)
+    )
+    hashed = content_hash(approved, MediaFile(sha256="a" * 64, size=1, suffix=".mp4"), posts)
+    assert hashed == "5ef45fece10fdbfa917a8650bc2ed68fa1fff20f23ac88d298d490f4b188b067"
 
 
 def test_branded_content_names_its_policy_and_is_never_for_oneself_alone() -> None:
     [post] = post_words(script(), tiktok(privacy="PUBLIC_TO_EVERYONE", branded_content=True), [Platform("tiktok")])
-    assert post.tiktok is not None
-    assert post.tiktok.declaration == "By posting, you agree to TikTok's Branded Content Policy and Music Usage Confirmation."
+    assert isinstance(post.terms, TikTokTerms)
+    assert post.terms.declaration == "By posting, you agree to TikTok's Branded Content Policy and Music Usage Confirmation."
     assert notes(post) == [
-        "comments, duets and stitches off; branded content; labelled as made by AI. " + post.tiktok.declaration,
+        "comments, duets and stitches off; branded content; labelled as made by AI. " + post.terms.declaration,
     ]
     with pytest.raises(ValueError, match="SELF_ONLY"):
         tiktok(branded_content=True)
@@ -160,4 +183,4 @@ def test_branded_content_names_its_policy_and_is_never_for_oneself_alone() -> No
 
 def test_other_platforms_declare_nothing_of_tiktoks() -> None:
     posts = post_words(script(), tiktok(), [Platform("youtube"), Platform("instagram")])
-    assert [(post.tiktok, post.privacy) for post in posts] == [(None, "public"), (None, "public")]
+    assert [(post.terms, post.privacy) for post in posts] == [(None, "public"), (None, "public")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
+from phantoms_dagster.platforms.instagram.limits import CHANNEL_KEY
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, HOUR, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
@@ -20,7 +21,8 @@ PLATFORM = PlatformSpec(
     adapters="phantoms_dagster.platforms.instagram.adapters",
     sandbox="phantoms_dagster.sandbox.instagram.routes",
     sandbox_path="/instagram",
-    words=WordRules(room=2_200, limits_key="instagram", titled=False, repeats=True),
+    words=WordRules(room=2_200, titled=False, repeats=True),
+    channel_key=CHANNEL_KEY,
     media=MediaLimits(
         containers=frozenset({"mp4", "mov"}),
         video_codecs=frozenset({"h264", "hevc"}),

@@ -30,6 +30,7 @@ from phantoms_dagster.domain.publication import (
 )
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.tiktok.api import PROVIDER, TikTokCalls, error_for, listed_since, read_status, same_video
+from phantoms_dagster.platforms.tiktok.choices import TikTokTerms
 from phantoms_dagster.platforms.tiktok.chunks import (
     DECIDED,
     ChunkPlan,
@@ -344,7 +345,7 @@ def _check_file(job: PublishJob) -> None:
 
 def _check_job(job: PublishJob) -> None:
     _check_file(job)
-    if job.tiktok is None:
+    if job.terms is None:
         raise Permanent(
             "TikTok: the channel does not say who may see this post. Set its `tiktok: {privacy: ...}` in channels.yaml, then "
             "approve the video again",
@@ -364,8 +365,8 @@ def utf16_units(text: str) -> int:
 
 def init_body(job: PublishJob, creator: JsonObject, plan: ChunkPlan) -> JsonObject:
     """The body for init, within the limits of creator_info. Raises Rejected or Permanent when it does not permit the post."""
-    terms, privacy = job.tiktok, job.privacy
-    assert terms is not None, "checked before"
+    terms, privacy = job.terms, job.privacy
+    assert isinstance(terms, TikTokTerms), "checked before"
     options = creator.get("privacy_level_options")
     offered = [str(option) for option in options] if isinstance(options, list) else []
     if privacy not in offered:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
+from phantoms_dagster.platforms.tiktok.choices import CHANNEL_KEY
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, MINUTE, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
@@ -25,10 +26,10 @@ PLATFORM = PlatformSpec(
     words=WordRules(
         room=2_200,
         size=lambda text: len(text.encode("utf-16-le")) // 2,
-        choices_key="tiktok",
         names_in_picture=False,
         privacy="",
     ),
+    channel_key=CHANNEL_KEY,
     # Every creator may post three minutes, some ten. The publisher reads the creator's own maximum.
     media=MediaLimits(
         containers=frozenset({"mp4", "mov", "webm"}),

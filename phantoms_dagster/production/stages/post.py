@@ -23,12 +23,11 @@ from phantoms_dagster.domain.models import (
     PostWords,
     RenderedVideoOutput,
     ScriptOutput,
-    TikTokTerms,
     VariantOutput,
     content_hash,
 )
 from phantoms_dagster.domain.ports import Clock, MediaStore, Publisher, PublishJob
-from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, choices_of
+from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, words_with_settings
 from phantoms_dagster.production import publication
 
 # The first retry time for a busy account. Normally the post that holds the account wakes the waiting ones. If it cannot, the
@@ -122,15 +121,8 @@ class Publish:
         approval = task.claim.output("approval", ApprovalOutput)
         approved = next((post for post in approval.words if post.platform is variant.platform), None)
         if approved is None:  # approved in an older version; otherwise `_check_approved` refuses it
-            privacy = self._privacy.get(variant.platform, DEFAULT_PRIVACY[variant.platform])
-            choices = choices_of(task.video.channel, variant.platform)
-            return PostWords(
-                platform=variant.platform,
-                title=variant.title,
-                caption=variant.caption,
-                privacy=choices.privacy if choices else privacy,
-                made_for_kids=task.video.channel.made_for_kids,
-                tiktok=TikTokTerms.of(choices) if choices else None,
+            return words_with_settings(
+                task.video.channel, variant.platform, self._privacy, title=variant.title, caption=variant.caption
             )
         return approved.model_copy(update={"title": variant.title, "caption": variant.caption})
 
@@ -154,7 +146,7 @@ class Publish:
             caption=words.caption,
             made_for_kids=words.made_for_kids,
             privacy=words.privacy,
-            tiktok=words.tiktok,
+            terms=words.terms,
             may_go=may_go,
         )
 

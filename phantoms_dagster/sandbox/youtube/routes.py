@@ -18,10 +18,10 @@ from typing import Any
 
 from aiohttp import web
 
-from phantoms_dagster.sandbox import google_token
 from phantoms_dagster.sandbox.core import Sandbox, page
 from phantoms_dagster.sandbox.pace import wait_seconds
 from phantoms_dagster.sandbox.watch_page import player
+from phantoms_dagster.sandbox.youtube import google_token
 from phantoms_dagster.sandbox.youtube.analytics import Analytics
 from phantoms_dagster.sandbox.youtube.extras import Extras
 from phantoms_dagster.sandbox.youtube.rules import (
