@@ -13,13 +13,13 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.nav import MENU, MenuEntry
-from phantoms_dagster.desk.platform_rules import platform_rules
+from phantoms_dagster.desk.platform_rules import platform_rules, screens
 from phantoms_dagster.desk.visits import FLASH, Visit, keep_cookie
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.models import Platform
@@ -65,7 +65,7 @@ def static_files() -> dict[str, StaticFile]:
 def environment() -> Environment:
     """Return the template environment. An undefined name in a template is an error."""
     made = Environment(
-        loader=PackageLoader("phantoms_dagster.desk"),
+        loader=ChoiceLoader([PackageLoader("phantoms_dagster.desk"), screens()]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

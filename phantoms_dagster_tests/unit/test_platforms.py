@@ -33,8 +33,6 @@ SOURCES = [path for kind in ("py", "html", "css", "js", "yaml") for path in sort
 REGISTRY = PACKAGE / "registry" / "platforms.py"
 # Files outside of their folders that name the first three, in code, not in an example. This list may only become shorter.
 ELDERS = {
-    "desk/static/desk.css": "drawings of the apps",
-    "desk/templates/review.html": "drawings of the apps",
     "domain/channels_default.yaml": "the first channel",
     "store/late_ids.py": "the one platform whose ids come late",
     "store/schema/posts_and_accounts.py": "the one platform whose ids come late",
@@ -347,6 +345,23 @@ def test_another_packages_platform_may_have_its_own_key_of_a_channel_and_terms_o
     assert Channel.model_validate_json(told["channels"][1]).name == "sky"
     with pytest.raises(ValidationError, match="pond"):
         Channel.model_validate_json(told["channels"][0])
+
+
+def test_another_packages_platform_may_draw_its_app_on_the_review_page(tmp_path: Path) -> None:
+    rules = RULES.replace("import PlatformSpec", "import Appearance, PlatformSpec").replace(
+        "words=WordRules", 'look=Appearance(screen="phantoms_pond"), words=WordRules'
+    )
+    environment = package(tmp_path, rules)
+    (tmp_path / "phantoms_pond" / "screen.html").write_text("<b>{{ target.account }}</b>", encoding="utf-8")
+    (tmp_path / "phantoms_pond" / "screen.css").write_text(".pond .c-top { color: green; }", encoding="utf-8")
+    asked = """
+from types import SimpleNamespace
+from phantoms_dagster.desk.render import environment, static_files
+print(environment().get_template("pond/screen.html").render(target=SimpleNamespace(account="lily")))
+print(b".pond .c-top { color: green; }" in static_files()["desk.css"].content)
+"""
+    done = subprocess.run([sys.executable, "-c", asked], env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.splitlines() == ["<b>lily</b>", "True"], done.stderr[-2_000:]
 
 
 def test_a_package_whose_platform_cannot_be_registered_is_named_with_the_way_out(tmp_path: Path) -> None:

@@ -74,6 +74,6 @@ PLATFORM = PlatformSpec(
         chart="#a21caf",
         dot="linear-gradient(45deg, #feda75, #d62976 60%, #4f5bd5)",
         safe=("14%", "35%", "6%", "6%"),
-        screen=True,
+        screen="phantoms_dagster.platforms.instagram",
     ),
 )

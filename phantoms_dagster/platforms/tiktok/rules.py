@@ -76,6 +76,6 @@ PLATFORM = PlatformSpec(
         chart="#111827",
         dot="linear-gradient(90deg, #25f4ee 50%, #fe2c55 50%)",
         safe=("6.8%", "25.2%", "5.6%", "11.1%"),
-        screen=True,
+        screen="phantoms_dagster.platforms.tiktok",
     ),
 )

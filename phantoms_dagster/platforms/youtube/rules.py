@@ -81,6 +81,6 @@ PLATFORM = PlatformSpec(
         chart="#d9252a",
         dot="#ff0033",
         safe=("15%", "35%", "4.4%", "17.8%"),
-        screen=True,
+        screen="phantoms_dagster.platforms.youtube",
     ),
 )
