@@ -1,5 +1,7 @@
 """Public ids that come late: the sensor that looks whether any is due, and the job that asks. A shell of `production.late_ids`."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from phantoms_dagster.defs.away import fails_plainly_while_the_store_is_away, skips_while_the_store_is_away
@@ -12,23 +14,32 @@ from phantoms_dagster.store.late_ids import LateIdTable
 from phantoms_dagster.wiring import Services
 
 SECONDS = 120
-# The platform that names the number of a post only after moderation.
-LATE = next(platform for platform in Platform if platform.spec.late_ids)
+_TITLES = " and ".join(platform.title for platform in Platform if platform.spec.late_ids is not None)
 
 
-@dg.op(description=f"Asks {LATE.title} for the public ids of posts that were published before they had one.")
+def _tables(services: Services) -> Iterator[tuple[LateIdTable, bool]]:
+    """Yield the table of each platform with late ids, and whether the sandbox answers for it."""
+    for platform in Platform:
+        if (rule := platform.spec.late_ids) is not None:
+            yield LateIdTable(services.engine, platform, rule), services.endpoints.sandboxed(str(platform))
+
+
+@dg.op(description=f"Asks {_TITLES} for the public ids of posts that were published before they had one.")
 @fails_plainly_while_the_store_is_away
 def ask_for_late_ids(context: dg.OpExecutionContext, services: dg.ResourceParam[Services]) -> None:
     """Fails when an account could not be asked, after all others were."""
-    table = LateIdTable(services.engine)
-    sandbox = services.endpoints.sandboxed(str(LATE))
 
     async def work() -> late_ids.LookupRound:
-        return await late_ids.find_late_ids(table, (await services.pipeline()).late_ids, services.clock, sandbox=sandbox)
+        finders, done = (await services.pipeline()).late_ids, late_ids.LookupRound()
+        for table, sandbox in _tables(services):
+            await late_ids.find_late_ids(table, finders, services.clock, done, sandbox=sandbox)
+        return done
 
     done = run_interruptible(work(), services.loop)
     for post in done.given_up:
-        context.log.warning("%s: %s gave its post on %s no public id within a week", post.video_key, LATE.title, post.account)
+        context.log.warning(
+            "%s: %s gave its post on %s no public id within a week", post.video_key, post.platform.title, post.account
+        )
     context.add_output_metadata({"found": len(done.found), "still_waiting": done.waiting, "given_up": len(done.given_up)})
     if done.failures:
         reasons = "\n".join(f"{account}: {reason}" for account, reason in done.failures.items())
@@ -49,9 +60,8 @@ def late_ids_job() -> None:
 )
 @skips_while_the_store_is_away
 def late_ids_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.RunRequest | dg.SkipReason:
-    """One query when there are none; never a second run beside the first."""
-    sandbox = services.endpoints.sandboxed(str(LATE))
-    if not LateIdTable(services.engine).due(sandbox=sandbox, most=1):
+    """One query for each platform when there are none; never a second run beside the first."""
+    if not any(table.due(sandbox=sandbox, most=1) for table, sandbox in _tables(services)):
         return dg.SkipReason("no public id is due to be asked for")
     if context.instance.get_runs(dg.RunsFilter(job_name=late_ids_job.name, statuses=OPEN), limit=1):
         return dg.SkipReason("the last round has not ended")

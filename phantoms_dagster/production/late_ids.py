@@ -45,16 +45,19 @@ class LookupRound:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-async def find_late_ids(posts: LatePosts, finders: Mapping[Platform, LateIds], clock: Clock, *, sandbox: bool) -> LookupRound:
-    """Look up every post that is due. Accounts run concurrently, and a failing account does not hold up the others."""
+async def find_late_ids(
+    posts: LatePosts, finders: Mapping[Platform, LateIds], clock: Clock, done: LookupRound, *, sandbox: bool
+) -> None:
+    """Look up every post that is due and add the results to `done`.
+
+    Accounts run concurrently, and a failing account does not hold up the others.
+    """
     groups: defaultdict[tuple[Platform, str], list[LatePost]] = defaultdict(list)
     for post in posts.due(sandbox=sandbox, most=MOST_AT_ONCE):
         groups[post.platform, post.account].append(post)
-    done = LookupRound()
     async with asyncio.TaskGroup() as tasks:
         for (platform, _), group in groups.items():
             tasks.create_task(_ask(posts, finders[platform], clock, group, done))
-    return done
 
 
 async def _ask(posts: LatePosts, finder: LateIds, clock: Clock, group: Sequence[LatePost], done: LookupRound) -> None:

@@ -51,6 +51,18 @@ class WordRules:
 
 
 @dataclass(frozen=True)
+class LateIdRule:
+    """Which published posts have no public id yet, and will get one.
+
+    - `public_id`: a regular expression of PostgreSQL that matches every public id, and no id that a post has before.
+    - `handle`: values that the saved handle of such a post has. Posts with other values never get a public id.
+    """
+
+    public_id: str
+    handle: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Appearance:
     """How the desk and the charts show a platform. `colours`: for light and dark mode. `chart`: on white. `dot`: a CSS background.
 
@@ -95,13 +107,14 @@ class PlatformSpec(IntegrationSpec):
 
     `settings`: a remote platform has at least `token` and `base_url`. `channel_key`: its own key of a channel. `usual`: it is
     offered, and its stand-in runs, even before a channel names it. `late_ids`: it may publish a post before it assigns the public
-    id. `roomy`: settings of its stand-in with which a demonstration can post more than the real platform allows.
+    id; the rule tells which posts lack it. `roomy`: settings of its stand-in with which a demonstration can post more than the real
+    platform allows.
     """
 
     words: WordRules
     media: MediaLimits
     channel_key: ChannelKeySpec | None = None
     usual: bool = False
-    late_ids: bool = False
+    late_ids: LateIdRule | None = None
     roomy: Mapping[str, int] = field(default_factory=dict)
     look: Appearance = Appearance()

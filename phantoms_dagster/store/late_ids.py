@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Text, bindparam, text
 
 from phantoms_dagster.domain.late_ids import LOOKUP_AGES, LatePost
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import FoundPost
+from phantoms_dagster.registry.spec import LateIdRule
 
-# Only a post that is public to everyone ever gets a public id. Other posts keep their publish_id for good.
 _LATE = """
-    p.platform = 'tiktok' AND p.state IN ('published', 'confirmed') AND p.remote_id !~ '^[0-9]+$'
-        AND p.handle->>'privacy' = 'PUBLIC_TO_EVERYONE'
+    p.platform = :platform AND p.state IN ('published', 'confirmed') AND p.remote_id !~ :public_id
+        AND p.handle @> CAST(:handle AS jsonb)
 """
+# Written into the statement. A plan for all values of parameters could not use the index of such posts.
+_PLATFORM = (bindparam("platform", type_=Text, literal_execute=True), bindparam("public_id", type_=Text, literal_execute=True))
 
 _DUE = text(
     f"""
@@ -28,7 +31,7 @@ _DUE = text(
         WHERE {_LATE} AND p.sandbox = :sandbox AND NOT COALESCE(l.given_up, false) AND w.due_at <= clock_timestamp()
     ) d WHERE place <= :most ORDER BY due_at, post_id
     """
-)
+).bindparams(*_PLATFORM)
 
 _ASK_AGAIN = text(
     """
@@ -45,7 +48,7 @@ _FOUND = text(
         AND NOT EXISTS (SELECT FROM phantoms.posts o WHERE o.platform = p.platform AND o.remote_id = :remote_id)
     RETURNING p.video_id, p.platform
     """
-)
+).bindparams(*_PLATFORM)
 
 _OUTPUT = text(
     """
@@ -59,14 +62,15 @@ _DONE = text("DELETE FROM phantoms.late_ids WHERE post_id = :id")
 
 
 class LateIdTable:
-    """Implements `production.late_ids.LatePosts`."""
+    """Implements `production.late_ids.LatePosts` for one platform."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, platform: Platform, rule: LateIdRule) -> None:
         self._engine = engine
+        self._late = {"platform": str(platform), "public_id": rule.public_id, "handle": json.dumps(dict(rule.handle))}
 
     def due(self, *, sandbox: bool, most: int) -> Sequence[LatePost]:
         """See the protocol."""
-        values = {"sandbox": sandbox, "most": most, "first": LOOKUP_AGES[0].total_seconds()}
+        values = {**self._late, "sandbox": sandbox, "most": most, "first": LOOKUP_AGES[0].total_seconds()}
         with self._engine.connect() as connection:
             rows = connection.execute(_DUE, values).mappings()
             return [LatePost(**{**row, "platform": Platform(row["platform"]), "handle": dict(row["handle"])}) for row in rows]
@@ -75,7 +79,7 @@ class LateIdTable:
         """See the protocol. It is one transaction, so that the ledger and the stage's output never name different posts."""
         values = {"remote_id": public.remote_id, "url": public.url}
         with self._engine.begin() as connection:
-            row = connection.execute(_FOUND, {"id": post.post_id, **values}).one_or_none()
+            row = connection.execute(_FOUND, {**self._late, "id": post.post_id, **values}).one_or_none()
             if row is None:
                 connection.execute(_ASK_AGAIN, {"id": post.post_id, "at": None, "given_up": True})
                 return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, event
 
 from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.late_ids import LOOKUP_AGES, LatePost, next_lookup
@@ -14,6 +16,7 @@ from phantoms_dagster.domain.models import Platform, PostOutput
 from phantoms_dagster.domain.ports import FoundPost
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.production.late_ids import MOST_AT_ONCE, LookupRound, find_late_ids
+from phantoms_dagster.registry.spec import LateIdRule
 from phantoms_dagster.store.late_ids import LateIdTable
 from phantoms_dagster_tests.integration.stage_world import NOON, FakeClock, World, open_world
 
@@ -47,7 +50,13 @@ async def world(database_url: str) -> AsyncIterator[World]:
 
 
 async def posted(
-    world: World, publish_id: str, *, ago: timedelta = timedelta(minutes=2), account: str = "a", **changes: Any
+    world: World,
+    publish_id: str,
+    *,
+    ago: timedelta = timedelta(minutes=2),
+    account: str = "a",
+    kind: str | None = None,
+    **changes: Any,
 ) -> str:
     """A video whose TikTok post settled with its publish_id that long ago."""
     [key] = world.add(platforms=(Platform("tiktok"),))
@@ -66,26 +75,37 @@ async def posted(
         """INSERT INTO phantoms.posts (video_id, platform, account, state, marker, remote_id, url, handle, sandbox, video_sha256,
                 caption_sha256, published_at)
             SELECT id, 'tiktok', :account, 'confirmed', key, :remote_id, 'https://www.tiktok.com/@a',
-                jsonb_build_object('publish_id', CAST(:publish_id AS text), 'privacy', CAST(:privacy AS text)), :sandbox, '', '',
+                jsonb_strip_nulls(jsonb_build_object(
+                    'publish_id', CAST(:publish_id AS text), 'privacy', CAST(:privacy AS text), 'kind', CAST(:kind AS text)
+                )), :sandbox, '', '',
                 clock_timestamp() - :ago
             FROM phantoms.videos WHERE key = :key""",
         key=key,
         account=account,
         publish_id=publish_id,
         ago=ago,
+        kind=kind,
         **given,
     )
     return key
 
 
+def table(world: World) -> LateIdTable:
+    rule = Platform("tiktok").spec.late_ids
+    assert rule is not None
+    return LateIdTable(world.engine, Platform("tiktok"), rule)
+
+
 async def a_round(world: World, finder: Finder) -> LookupRound:
     clock = FakeClock()
     clock.time = datetime.now(UTC)
-    return await find_late_ids(LateIdTable(world.engine), {Platform("tiktok"): finder}, clock, sandbox=True)
+    done = LookupRound()
+    await find_late_ids(table(world), {Platform("tiktok"): finder}, clock, done, sandbox=True)
+    return done
 
 
 def due(world: World) -> list[LatePost]:
-    return list(LateIdTable(world.engine).due(sandbox=True, most=100))
+    return list(table(world).due(sandbox=True, most=100))
 
 
 async def test_a_public_id_that_came_late_is_written_into_the_ledger_and_the_output(world: World) -> None:
@@ -166,3 +186,41 @@ async def test_a_number_that_another_post_has_is_not_given_to_a_second_one(world
     await a_round(world, Finder(**{"v_pub_file~2": NUMBER}))
     assert [row["remote_id"] for row in world.rows("SELECT remote_id FROM phantoms.posts ORDER BY id")] == [NUMBER, "v_pub_file~2"]
     assert due(world) == []
+
+
+async def test_each_platform_says_which_of_its_posts_lack_their_public_id(world: World) -> None:
+    """Only TikTok's posts were ever asked for, whatever platform had late ids."""
+    await posted(world, "v_pub_file~1")
+    await posted(world, "it's:50%", kind="draft")
+    await posted(world, "public-1", kind="draft")
+    await posted(world, "lost", kind="secret")
+    world.write("UPDATE phantoms.posts SET platform = 'youtube' WHERE handle ? 'kind'")
+    late = LateIdTable(world.engine, Platform("youtube"), LateIdRule("^(public|it's:%)-", {"kind": "draft"}))
+    [post] = late.due(sandbox=True, most=100)
+    assert (post.platform, post.handle["publish_id"]) == ("youtube", "it's:50%")
+    late.save(post, FoundPost("public-2", "https://example.com/2"))
+    assert late.due(sandbox=True, most=100) == []
+    assert [one.handle["publish_id"] for one in due(world)] == ["v_pub_file~1"]
+
+
+def test_the_index_of_posts_without_a_public_id_also_serves_a_plan_that_knows_no_values(world: World) -> None:
+    """A prepared statement may have such a plan."""
+    plan: list[str] = []
+
+    def explain(connection: Connection, _cursor: Any, statement: str, _values: Any, *_rest: Any) -> None:
+        if "AS due_at" not in statement or statement.startswith("PREPARE"):
+            return
+        numbers = {name: n for n, name in enumerate(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)), 1)}
+        prepared = re.sub(r"%\((\w+)\)s", lambda match: f"${numbers[match[1]]}", statement)
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan")
+        connection.exec_driver_sql(f"PREPARE late AS {prepared}")
+        plan.extend(
+            str(row[0]) for row in connection.exec_driver_sql(f"EXPLAIN EXECUTE late({', '.join(['NULL'] * len(numbers))})")
+        )
+
+    event.listen(world.engine, "before_cursor_execute", explain)
+    try:
+        due(world)
+    finally:
+        event.remove(world.engine, "before_cursor_execute", explain)
+    assert any("posts_without_public_id" in line for line in plan), plan

@@ -34,8 +34,7 @@ REGISTRY = PACKAGE / "registry" / "platforms.py"
 # Files outside of their folders that name the first three, in code, not in an example. This list may only become shorter.
 ELDERS = {
     "domain/channels_default.yaml": "the first channel",
-    "store/late_ids.py": "the one platform whose ids come late",
-    "store/schema/posts_and_accounts.py": "the one platform whose ids come late",
+    "store/schema/posts_and_accounts.py": "the index of a migration",
 }
 FIRST = ("youtube", "tiktok", "instagram")
 

@@ -12,13 +12,15 @@ from phantoms_dagster.platforms.tiktok.choices import CHANNEL_KEY
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, MINUTE, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import Appearance, PlatformSpec, Setting, WordRules
+from phantoms_dagster.registry.spec import Appearance, LateIdRule, PlatformSpec, Setting, WordRules
 
 PLATFORM = PlatformSpec(
     name="tiktok",
     title="TikTok",
     usual=True,
-    late_ids=True,
+    # Until moderation has ended, a post has only its publish_id, such as v_pub_file~v2-1.123. Only a post that is public to
+    # everyone ever gets a number.
+    late_ids=LateIdRule(public_id="^[0-9]+$", handle={"privacy": "PUBLIC_TO_EVERYONE"}),
     adapters="phantoms_dagster.platforms.tiktok.adapters",
     sandbox="phantoms_dagster.sandbox.tiktok.routes",
     sandbox_path="/tiktok",
