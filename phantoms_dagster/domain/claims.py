@@ -57,9 +57,9 @@ class RunContext:
 class Claim:
     """One stage of one video, held by `owner` until the lease ends. `generation` fences every write. `spent` is in US dollars.
 
-    `in_doubt`: the rows of the directly preceding attempts that were killed or ended `unknown`. `reads`: how many of them ended
-    `unknown`, that is, looked for the outcome. `waits`: how often the stage was deferred at no cost since its last failure that
-    cost an attempt.
+    `in_doubt`: the rows of the directly preceding attempts that were killed or ended `unknown`, without those that only read.
+    `reads`: how many ended `unknown`, that is, looked for the outcome. `waits`: how often the stage was deferred at no cost since
+    its last failure that cost an attempt.
     """
 
     video_id: int

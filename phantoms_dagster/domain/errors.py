@@ -132,6 +132,10 @@ class Rejected(ProviderError):
     error_class = "rejected"
 
 
+# The code of an `Unknown` whose attempt only read, and sent nothing that could take effect.
+LOOK_UP_FAILED = "look_up_failed"
+
+
 class Unknown(ProviderError):
     """The decisive request may have taken effect. It is never sent again; its outcome is read back.
 

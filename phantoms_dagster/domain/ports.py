@@ -57,7 +57,15 @@ class Attempt(Protocol):
 
     @property
     def in_doubt(self) -> Sequence[str]:
-        """The ids of the directly preceding attempts whose outcome is unknown. Find out what they did before repeating it."""
+        """The ids of the directly preceding attempts whose outcome is unknown. Find out what they did before repeating it.
+
+        Attempts that ended `LOOK_UP_FAILED` are not among them: they sent nothing.
+        """
+        ...
+
+    @property
+    def reads(self) -> int:
+        """How many directly preceding attempts tried to find the outcome out."""
         ...
 
     async def received(self, response: JsonObject, *, provider_ref: str | None = None, cost: Decimal | None = None) -> None:

@@ -27,7 +27,7 @@ from phantoms_dagster.domain.claims import (
     RunContext,
     Unclaimed,
 )
-from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.errors import LOOK_UP_FAILED, Permanent
 from phantoms_dagster.domain.models import Video
 from phantoms_dagster.domain.stages import Stage, StageState, upstream
 from phantoms_dagster.store.outcomes import Closing, finish
@@ -78,7 +78,7 @@ _CLAIM = text(
 
 # Everything about a video is found by its id. No condition here may use the indexes by state, see `outcomes`.
 _LOOK = text(
-    """
+    f"""
     SELECT w.key, v.id AS video_id, v.brief::text, v.created_at, c.config::text AS channel,
         s.state, s.revision, s.generation, s.attempts, s.waits, s.ready_at, s.retry_at, s.lease_until, s.output::text, s.reason,
         s.error_class,
@@ -99,7 +99,8 @@ _LOOK = text(
     LEFT JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = :stage
     -- Any other outcome settles earlier doubts, because that attempt looked first. Each unknown outcome is one read-back.
     LEFT JOIN LATERAL (
-        SELECT array_agg(a.id ORDER BY a.id) AS in_doubt, count(*) FILTER (WHERE a.error_class = 'unknown') AS reads
+        SELECT array_agg(a.id ORDER BY a.id) FILTER (WHERE a.code IS DISTINCT FROM '{LOOK_UP_FAILED}') AS in_doubt,
+            count(*) FILTER (WHERE a.error_class = 'unknown') AS reads
         FROM phantoms.attempts a
         WHERE a.video_id = v.id AND a.stage = :stage AND a.revision = s.revision
             AND (a.state = 'abandoned' OR a.error_class = 'unknown') AND NOT EXISTS (

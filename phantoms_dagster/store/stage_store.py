@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from phantoms_dagster.domain.claims import AttemptOutcome, Claim, Claims, RunContext
-from phantoms_dagster.domain.errors import InvalidInput, StaleClaim, Unknown
+from phantoms_dagster.domain.errors import LOOK_UP_FAILED, InvalidInput, StaleClaim, Unknown
 from phantoms_dagster.domain.stages import Stage, downstream
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.store import claims, outcomes, schema_version
@@ -131,6 +131,11 @@ class PostgresAttempt:
         return f"a{row}-{self._claim.video.key}"[:64]
 
     @property
+    def reads(self) -> int:
+        """See the port."""
+        return self._claim.reads
+
+    @property
     def stored_response(self) -> JsonObject | None:
         """See the port."""
         return self._claim.stored_response
@@ -211,7 +216,7 @@ class PostgresStageStore:
             attempt_row=row,
             attempts_used=claim.attempts_used + int(outcome.counts),
             stored_response=None,
-            in_doubt=(*claim.in_doubt, claim.attempt_row) if unknown else (),
+            in_doubt=_doubts(claim, outcome) if unknown else (),
             reads=claim.reads + 1 if unknown else 0,
         )
 
@@ -247,3 +252,8 @@ class PostgresStageStore:
 
         await transaction(self._statements, work)
         return [None] * len(items)
+
+
+def _doubts(claim: Claim, outcome: AttemptOutcome) -> tuple[int, ...]:
+    """The attempts that may have taken effect, after one that ended `unknown`."""
+    return claim.in_doubt if outcome.code == LOOK_UP_FAILED else (*claim.in_doubt, claim.attempt_row)

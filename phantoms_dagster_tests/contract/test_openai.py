@@ -13,12 +13,12 @@ import httpx
 import pytest
 from aiohttp.test_utils import TestServer
 
-from phantoms_dagster.domain.errors import InvalidInput, NotYet, Permanent, Rejected, Throttled, Transient, Unknown
+from phantoms_dagster.domain.errors import LOOK_UP_FAILED, InvalidInput, NotYet, Permanent, Rejected, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.openai.answer import FaultyAnswer, cost, normalised, parse_answer, parse_script, usage
 from phantoms_dagster.providers.openai.prompt import SCRIPT_SCHEMA
-from phantoms_dagster.providers.openai.scripts import DOUBTS_KEPT, OpenAIScriptWriter
+from phantoms_dagster.providers.openai.scripts import DOUBTS_KEPT, READS_KEPT, OpenAIScriptWriter
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.openai import routes as stand_in
 from phantoms_dagster.sandbox.openai.schema import check_strict
@@ -64,8 +64,10 @@ class FakeAttempt:
         stored: JsonObject | None = None,
         fails: Exception | None = None,
         in_doubt: tuple[str, ...] = (),
+        reads: int = 0,
     ) -> None:
         self.id = marker
+        self.reads = reads
         self.stored_response = stored
         self.in_doubt = in_doubt
         self.fails = fails
@@ -327,10 +329,12 @@ async def test_a_lost_answer_that_cannot_be_looked_for_now_is_found_by_the_next_
     """In a storm it was paid for twice: the read-back failed too, and the next attempt ordered again."""
     bench.sandbox.faults.append(Fault("openai.chat", kind="drop_after", times=1))
     bench.sandbox.faults.append(Fault("openai.list", kind=kind, status=503, times=2))
-    first, second, third = FakeAttempt("a-1"), FakeAttempt("a-2", in_doubt=("a-1",)), FakeAttempt("a-3", in_doubt=("a-1", "a-2"))
-    for attempt in (first, second):
-        with pytest.raises(Unknown, match="cannot be looked up now"):
+    first, second, third = FakeAttempt("a-1"), FakeAttempt("a-2", in_doubt=("a-1",)), FakeAttempt("a-3", in_doubt=("a-1",), reads=2)
+    # The second attempt sends nothing that could be billed, so nobody needs to look for an answer to it.
+    for attempt, code in ((first, "script_unknown"), (second, LOOK_UP_FAILED)):
+        with pytest.raises(Unknown, match="cannot be looked up now") as raised:
             await bench.writer().write(BRIEF, CHANNEL, attempt)
+        assert raised.value.code == code
     written = await bench.writer().write(BRIEF, CHANNEL, third)
     assert [entry["marker"] for entry in bench.sandbox.ledger] == ["a-1"]
     assert written.provider_ref == bench.sandbox.ledger[0]["id"]
@@ -342,6 +346,8 @@ async def test_a_doubt_that_cannot_be_settled_is_not_read_back_forever(bench: Be
     doubts = tuple(f"a-{n}" for n in range(DOUBTS_KEPT + 1))
     await bench.writer().write(BRIEF, CHANNEL, FakeAttempt("a-99", in_doubt=doubts))
     assert bench.sandbox.calls == {"openai.chat": 1}
+    await bench.writer().write(BRIEF, CHANNEL, FakeAttempt("a-99", in_doubt=("a-1",), reads=READS_KEPT + 1))
+    assert bench.sandbox.calls == {"openai.chat": 2}
 
 
 async def test_an_attempt_that_was_killed_before_its_request_costs_only_a_read(bench: Bench) -> None:

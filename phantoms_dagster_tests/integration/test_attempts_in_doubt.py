@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from phantoms_dagster.domain.claims import AttemptOutcome
-from phantoms_dagster.domain.errors import Unknown
+from phantoms_dagster.domain.errors import LOOK_UP_FAILED, Unknown
 from phantoms_dagster.domain.stages import StageState, stage
 from phantoms_dagster_tests.integration.stage_world import SENSOR, World, finished, open_world
 
 UNKNOWN = AttemptOutcome(
     StageState.DEFERRED, counts=False, provider="llm", error_class=Unknown.error_class, message="its answer was lost"
 )
+UNREAD = replace(UNKNOWN, code=LOOK_UP_FAILED)
 THROTTLED = AttemptOutcome(StageState.DEFERRED, counts=False, provider="llm", error_class="throttled", message="too fast")
 
 
@@ -32,6 +34,17 @@ async def test_an_attempt_knows_those_before_it_that_ended_unknown_within_a_run_
     assert await store.finish(second, UNKNOWN)
     _, third = await world.claimed("script", key, owner="second")
     assert third.in_doubt == (first.attempt_row, second.attempt_row)
+
+
+async def test_an_attempt_that_only_read_is_not_in_doubt_but_counts_as_a_read(world: World) -> None:
+    """Each one was looked up, too. A lost script was ordered again when six look-ups in a row had met an outage."""
+    key = world.add()[0]
+    store, lost = await world.claimed("script", key, owner="first")
+    reading = await store.try_again(lost, UNKNOWN)
+    assert await store.finish(await store.try_again(reading, UNREAD), UNREAD)
+    _, later = await world.claimed("script", key, owner="second")
+    assert (later.in_doubt, later.reads) == ((lost.attempt_row,), 3)
+    assert (await store.attempt(later)).reads == 3
 
 
 async def test_an_attempt_whose_runner_was_killed_is_in_doubt(world: World) -> None:

@@ -38,6 +38,7 @@ class NoAttempt:
     id = "attempt-1"
     stored_response = None
     in_doubt: Sequence[str] = ()
+    reads = 0
 
     async def received(self, *_: Any, **__: Any) -> None:
         raise AssertionError("nothing was bought")

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from phantoms_dagster.domain.errors import NotYet, Throttled, Transient, Unknown
+from phantoms_dagster.domain.errors import LOOK_UP_FAILED, NotYet, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Brief, Channel
 from phantoms_dagster.domain.ports import Attempt, Clock, WrittenScript
 from phantoms_dagster.domain.values import JsonObject
@@ -29,9 +29,9 @@ MAX_OUTPUT_TOKENS = 8_000
 MORE_OUTPUT_TOKENS = 16_000
 # Seconds before each look-up of a lost answer: a completion is listed shortly after it was made, at the latest after a minute.
 READ_BACK_SECONDS = (1.0, 9.0, 50.0)
-# After this many lost answers the cost is booked and the script is ordered again: a server that never lists its completions must
-# not hold up a video for good.
-DOUBTS_KEPT = 6
+# After this many lost answers, or this many reads, the cost is booked and the script is ordered again: a server that never lists
+# its completions must not hold up a video for good.
+DOUBTS_KEPT, READS_KEPT = 6, 12
 # Our entry in the stored answer. `asked`: the marker of a second call that is about to be made. `first`: the first call's usage.
 NOTE = "phantoms"
 SANDBOX = "sandbox"
@@ -116,14 +116,19 @@ class OpenAIScriptWriter:
 
     async def _find_lost(self, attempt: Attempt) -> JsonObject | None:
         """The answer that an earlier attempt was billed for but never received, or None. Raises Unknown."""
-        if len(attempt.in_doubt) > DOUBTS_KEPT:
+        if len(attempt.in_doubt) > DOUBTS_KEPT or attempt.reads > READS_KEPT:
             return None
-        for marker in reversed(attempt.in_doubt):
-            first = await self._completions.find(marker)
-            if first is None:
-                continue
-            second = await self._completions.find(_second_marker(marker))
-            return first if second is None else self._with_first(first, second)
+        try:
+            for marker in reversed(attempt.in_doubt):
+                first = await self._completions.find(marker)
+                if first is None:
+                    continue
+                second = await self._completions.find(_second_marker(marker))
+                return first if second is None else self._with_first(first, second)
+        except Unknown as error:
+            # This attempt has sent nothing yet, so the next one need not ask about it, too.
+            error.code = LOOK_UP_FAILED
+            raise
         return None
 
     async def _ask_again(
