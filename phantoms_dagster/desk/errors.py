@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Match
 
 from phantoms_dagster.desk.access import Role
@@ -28,6 +28,9 @@ from phantoms_dagster.desk.visits import (
     StaleForm,
     UnknownToken,
     Visit,
+    field,
+    form_of,
+    local_path,
     referring_page,
     typed_in,
 )
@@ -73,6 +76,10 @@ async def _log_in_first(request: Request, error: Exception) -> Response:
     said = "You are logged out, so nothing was changed. Log in and try again."
     if typed := await typed_in(request):
         return error_page(request, 401, said, {}, typed=typed, way=(there, "Log in"))
+    if request.headers.get("sec-fetch-mode", "navigate") != "navigate":
+        # A script of an open page asks. Following a redirect, it would get a new cookie, and the log-in form in another tab would
+        # no longer match.
+        return PlainTextResponse("You are logged out.", 401)
     response = RedirectResponse(there, 303)
     if request.method not in SAFE_METHODS:
         flash_message(request.state.visit, response, said, "info")
@@ -82,7 +89,7 @@ async def _log_in_first(request: Request, error: Exception) -> Response:
 async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405 and (there := _nearest(request)) is not None:
         return RedirectResponse(there, 303)
-    if isinstance(error, StaleForm) and (response := _already_out(request)) is not None:
+    if isinstance(error, StaleForm) and (response := await _already_out(request)) is not None:
         return response
     api = request.url.path.startswith(API)
     status, message, headers = _judged(error, api=api)
@@ -119,12 +126,16 @@ def _nearest(request: Request) -> str | None:
     return None
 
 
-def _already_out(request: Request) -> Response | None:
-    """Redirect to the log-in page when a stale log-in or log-out form was sent and no user is logged in; else None."""
+async def _already_out(request: Request) -> Response | None:
+    """Redirect to the log-in page when a stale log-in or log-out form was sent and no user is logged in; else None.
+
+    After a log-in the user still gets to the page that they wanted.
+    """
     visit: Visit = request.state.visit
     if visit.role is not Role.PUBLIC or request.url.path not in ("/login", "/logout"):
         return None
-    response = RedirectResponse("/login", 303)
+    wanted = local_path(field(await form_of(request), "next") or "/")
+    response = RedirectResponse(f"/login?{urlencode({'next': wanted})}" if wanted != "/" else "/login", 303)
     said = "You are logged out." if request.url.path == "/logout" else "That page was too old. Please log in again."
     flash_message(visit, response, said, "info")
     return response

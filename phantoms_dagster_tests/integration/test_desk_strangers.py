@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 from phantoms_dagster.desk import shield
@@ -138,6 +139,26 @@ async def test_an_old_form_for_logging_in_or_out_leads_to_the_log_in(world: Desk
         assert (answer.status_code, answer.headers["location"]) == (303, "/login"), path
         assert words in (await browser.get("/login")).text
     assert world.world.rows("SELECT 1 FROM phantoms.desk_sessions") == []
+
+
+async def test_a_log_in_with_an_old_form_still_leads_to_the_wanted_page(world: DeskWorld) -> None:
+    browser = await world.logged_in("kim")
+    tab = browser.csrf
+    await browser.post("/logout")
+    for wanted, there in (("/audit?day=2", "/login?next=%2Faudit%3Fday%3D2"), ("//evil.example", "/login")):
+        answer = await browser.client.post("/login", data={"_csrf": tab, "name": "kim", "password": "x", "next": wanted})
+        assert (answer.status_code, answer.headers["location"]) == (303, there), wanted
+
+
+async def test_a_script_of_an_open_page_gets_no_cookie_after_the_session_has_ended(world: DeskWorld) -> None:
+    """The cookie of its log-in page replaced that of the page in another tab, whose log-in was then "too old"."""
+    world.add_user("kim", "viewer")
+    stranger = httpx.AsyncClient(transport=httpx.ASGITransport(app=world.app), base_url="http://127.0.0.1:4000")
+    async with stranger:
+        for path in ("/events", "/review"):
+            answer = await stranger.get(path, headers={"Sec-Fetch-Mode": "cors"})
+            assert (answer.status_code, answer.headers.get("set-cookie")) == (401, None), path
+            assert (await stranger.get(path, headers={"Sec-Fetch-Mode": "navigate"})).status_code == 303, path
 
 
 async def test_a_form_of_another_session_says_what_to_do_and_gives_back_what_was_written(world: DeskWorld) -> None:

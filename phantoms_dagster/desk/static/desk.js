@@ -317,7 +317,8 @@ document.addEventListener("keydown", (event) => {
 
 async function fetched(address) {
   try {
-    const answer = await fetch(address, { headers: { Accept: "text/html" } });
+    // A redirect leads to the log-in page, whose cookie would make a log-in form in another tab too old.
+    const answer = await fetch(address, { headers: { Accept: "text/html" }, redirect: "manual" });
     return answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
   } catch {
     return null; // the next event tries again
