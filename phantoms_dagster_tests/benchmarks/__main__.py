@@ -29,6 +29,7 @@ NAMES = {
     "idle": "`phantoms up` with nothing to do: under 3 % of a core and 900 MB; and what --help and status cost",
     "approve": "a click on Approve at the desk of an idle stack to its posts committed: p50 under 4 s, p95 under 6 s",
     "desk": "every page of the desk with 100,000 videos and a million attempts, 20 requests a second: p95 under 100 ms, 200 MB",
+    "fast_paths": "CPU with the fast paths of Dagster's private names, and with their plain implementations",
     "guards": "what an admission and a breaker check cost",
 }
 _PACKAGE = "phantoms_dagster_tests.benchmarks"

@@ -30,7 +30,7 @@ TARGETS_MS = {10_000: 100, 100_000: 500}
 TABLES = ("idle", "flood", "mixed")
 KEY = "20261122-a-fact-about-the-sea-{:06d}"
 
-_VIDEOS = text(
+ADD_VIDEOS = text(
     """
     INSERT INTO phantoms.videos
         (key, channel, title, brief, platforms, publish_at, priority, source, fingerprint, registered_at, place)
@@ -40,7 +40,7 @@ _VIDEOS = text(
     FROM generate_series(1, :count) n
     """
 )
-_STAGES = text(
+ADD_STAGES = text(
     """
     INSERT INTO phantoms.stages (video_id, stage, state, ready_at)
     SELECT v.id, s.name,
@@ -89,8 +89,8 @@ def _fill(bench: Bench, instance: dg.DagsterInstance, channel: str, count: int, 
     with bench.services.engine.begin() as connection:
         connection.execute(text("TRUNCATE phantoms.stages, phantoms.videos CASCADE"))
         values = {"prefix": KEY.split("{", maxsplit=1)[0], "channel": channel, "count": count, "dated": table == "mixed"}
-        connection.execute(_VIDEOS, values)
-        connection.execute(_STAGES, {"table": table, "names": names, "stages": len(names)})
+        connection.execute(ADD_VIDEOS, values)
+        connection.execute(ADD_STAGES, {"table": table, "names": names, "stages": len(names)})
     with bench.services.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE phantoms.videos, phantoms.stages"))
     known = len(instance.get_dynamic_partitions(VIDEOS))
