@@ -104,7 +104,7 @@ PATHS: Mapping[str, FastPath] = {
                 "dagster._core.storage.sqlite_storage:DagsterSqliteStorage",
                 "dagster._core.instance.ref:InstanceRef.from_dir",
             ),
-            "2.4 of 5.3 CPU-seconds of the start of each process that opens an instance (busy machine, one run)",
+            "1.8 of 7.1 CPU-seconds of the start of each process that opens an instance (busy machine)",
             "the same classes, found by way of an instance in a temporary folder",
         ),
         FastPath(
