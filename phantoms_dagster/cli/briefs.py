@@ -108,7 +108,7 @@ def edit(
     ] = None,
     priority: Annotated[int | None, typer.Option(min=0, max=9, help="0 is the most urgent")] = None,
     post_title: Annotated[str | None, typer.Option(help="Title of the posts; a rendered video needs a new approval")] = None,
-    caption: Annotated[str | None, typer.Option(help="Caption of the posts; the film stays, but needs a new approval")] = None,
+    caption: Annotated[str | None, typer.Option(help="Caption of the posts; the video stays, but needs a new approval")] = None,
     hashtags: Annotated[str | None, typer.Option(help="Hashtags of the posts, such as 'ocean deepsea'")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -171,7 +171,7 @@ def _edit_texts(services: Services, video: str, texts: ScriptEdit, *, as_json: b
     differences = list(edited.differences)
     _tell(key, differences, edited.notes, as_json=as_json)
     if differences and not as_json:
-        say("  the film stays the same; look at it and decide again:")
+        say("  the video stays the same; look at it and decide again:")
         out.print(f"  phantoms show {key}", soft_wrap=True)
 
 

@@ -97,14 +97,14 @@ LINES = (
         "watch",
         "watch.command",
         "Look",
-        "Watch stages and events live, and open and approve films. Press q to quit.",
+        "Watch stages and events live, and open and approve videos. Press q to quit.",
     ),
     LazyCommand("logs", "logs", "Look", "Show what all processes on this machine logged about one video, in time order."),
     LazyCommand(
         "open",
-        "open_film",
+        "open_video",
         "Review",
-        "Watch a video's film in the system's player or the browser. Without either, print its path.",
+        "Watch a video in the system's player or the browser. Without either, print its path.",
     ),
     LazyCommand(
         "retire",
@@ -122,7 +122,7 @@ LINES = (
         "approve",
         "review",
         "Review",
-        "Approve videos. Exactly this film and these words are posted, even if something changes later.",
+        "Approve videos. Exactly this video and these words are posted, even if something changes later.",
     ),
     LazyCommand(
         "reject",

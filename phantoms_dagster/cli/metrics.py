@@ -56,7 +56,7 @@ def metrics(
     """Serve Prometheus metrics at /metrics, read from PostgreSQL and Redis at each scrape. `phantoms up` includes this.
 
     When a store does not answer, phantoms_up{store="..."} is 0, and the metrics of the other store are still served. This process
-    also delivers webhooks, sends notices about films that wait for approval, and alerts when a store stays down.
+    also delivers webhooks, sends notices about videos that wait for approval, and alerts when a store stays down.
     """
     with plain_errors():
         settings = current()

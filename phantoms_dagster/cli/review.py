@@ -55,7 +55,7 @@ def approve(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Approve videos. Exactly this film and these words are posted, even if something changes later.
+    """Approve videos. Exactly this video and these words are posted, even if something changes later.
 
     A video is refused when the words of its posts have changed since it was rendered. Look at it again and give its --content.
     """
@@ -211,7 +211,7 @@ def _tell(found: Sequence[Decided | InvalidInput], word: str) -> None:
 
 
 def _warned(found: Sequence[Decided | InvalidInput], left: Mapping[str, Sequence[str]]) -> list[Decided | InvalidInput]:
-    """Return the decisions with the warnings that `phantoms show` gives, because `--all` approves films that nobody has opened."""
+    """Return the decisions with the warnings that `phantoms show` gives, because `--all` approves videos that nobody has opened."""
     return [replace(one, warnings=(*one.warnings, *left.get(one.key, ()))) if isinstance(one, Decided) else one for one in found]
 
 

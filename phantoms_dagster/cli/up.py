@@ -87,11 +87,11 @@ def _where(running: Running) -> Table:
 def sandbox(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1")] = 8321,
     seed: Annotated[int, typer.Option(help="Seed for all random choices")] = 1,
-    fast_renders: Annotated[bool, typer.Option(help="Answer every render with one small prepared film")] = False,
+    fast_renders: Annotated[bool, typer.Option(help="Answer every render with one small prepared video")] = False,
     state: Annotated[
         Path | None, typer.Option(help="Folder that keeps its posts, renders and settings; default: they are lost when it stops")
     ] = None,
-    films: Annotated[Path | None, typer.Option(help="Media folder with the films that its watch pages play")] = None,
+    media: Annotated[Path | None, typer.Option("--films", help="Media folder with the videos that its watch pages play")] = None,
 ) -> None:
     """Run only the sandbox: local stand-ins of every provider, with fault injection and a ledger of what they accepted.
 
@@ -117,7 +117,7 @@ def sandbox(
                 work_dir=folder,
                 real_renders=not fast_renders,
                 lasting=state is not None,
-                films=films,
+                media=media,
             )
         except StateUnusable as error:
             raise InvalidInput(str(error)) from error

@@ -51,7 +51,7 @@ def specs(stage: Stage) -> list[dg.AssetCheckSpec]:
     found += [dg.AssetCheckSpec(rule.name, asset=key, description=rule.description) for rule in rules_of(stage)]
     if stage.name == "approval":
         # A warning, and no failure: to wait for a person is what `approval` is for.
-        found.append(dg.AssetCheckSpec(DECIDED, asset=key, description="No finished film waits for a person to decide on it."))
+        found.append(dg.AssetCheckSpec(DECIDED, asset=key, description="No finished video waits for a person to decide on it."))
     return found
 
 
@@ -223,7 +223,7 @@ def _result(found: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:
     minimum_interval_seconds=SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Reports `no_dead_letters` for each stage whose open dead letters have changed, and `every_film_is_decided_on` "
-    "when other films wait.",
+    "when other videos wait.",
 )
 @skips_while_the_store_is_away
 def dead_letters_sensor(
@@ -239,11 +239,11 @@ def dead_letters_sensor(
     if now[DECIDED] != before.get(DECIDED):
         events.append(_decided(services))
     if not events:
-        return dg.SkipReason("no dead letter was added or closed, and no other film waits for a person")
+        return dg.SkipReason("no dead letter was added or closed, and no other video waits for a person")
     said = [f"{stage.slug}: {counts.get(stage.name, (0, 0))[0]} open" for stage in changed]
     reason = f"dead letters: {', '.join(said)}" if said else ""
     waiting = (
-        f"{counted(len(now[DECIDED]), 'film waits', 'films wait')} for a person" if now[DECIDED] != before.get(DECIDED) else ""
+        f"{counted(len(now[DECIDED]), 'video waits', 'videos wait')} for a person" if now[DECIDED] != before.get(DECIDED) else ""
     )
     return dg.SensorResult(
         skip_reason=dg.SkipReason("checks reported; " + "; ".join(part for part in (reason, waiting) if part)),

@@ -1,4 +1,4 @@
-"""The rules behind the content checks of scripts, films and variants. Pure functions of outputs.
+"""The rules behind the content checks of scripts, masters and variants. Pure functions of outputs.
 
 A rule never stops a video: the stage itself refuses unusable outputs. A failed check tells people what to look at.
 """
@@ -15,7 +15,7 @@ from phantoms_dagster.domain.stages import Stage
 
 LOUDNESS_LUFS, LOUDNESS_TOLERANCE = -14.0, 2.0
 SHOWN_PROBLEMS = 50
-# A film within these limits is accepted by every platform of a new installation. Rendered films are checked against them.
+# A video within these limits is accepted by every platform of a new installation. Masters are checked against them.
 _USUAL = [platform.spec.media for platform in Platform.usual()]
 SHORTEST_SECONDS = max(limits.seconds[0] for limits in _USUAL)
 LONGEST_SECONDS = min(limits.seconds[1] for limits in _USUAL)
@@ -67,7 +67,7 @@ def _size(output: StageOutput) -> str | None:
 
 def _loudness(output: StageOutput) -> str | None:
     if not isinstance(output, RenderedVideoOutput | VariantOutput) or (lufs := output.probe.loudness_lufs) is None:
-        return None  # the renderer measures it; a film without sound has no loudness
+        return None  # the renderer measures it; a video without sound has no loudness
     off = abs(lufs - LOUDNESS_LUFS) > LOUDNESS_TOLERANCE
     return f"{lufs:.1f} LUFS, not {LOUDNESS_LUFS:g} +/- {LOUDNESS_TOLERANCE:g}" if off else None
 
@@ -87,9 +87,9 @@ _MASTER = f"{SHORTEST_SECONDS:g} to {LONGEST_SECONDS:g} s"
 _RULES: Mapping[str, tuple[Rule, ...]] = {
     "voiceover": (Rule("every_word_is_spoken", "The voice has a sound for every word of the script.", _spoken),),
     "rendered_video": (
-        Rule("length", f"Each film has a length that every platform takes: {_MASTER}.", _length, _ERROR),
-        Rule("size", f"Each film is small enough for every platform: up to {MOST_BYTES / 1e6:.0f} MB.", _size, _ERROR),
-        Rule("loudness", f"Each film is as loud as the platforms play it: {LOUDNESS_LUFS:g} LUFS.", _loudness),
+        Rule("length", f"Each video has a length that every platform takes: {_MASTER}.", _length, _ERROR),
+        Rule("size", f"Each video is small enough for every platform: up to {MOST_BYTES / 1e6:.0f} MB.", _size, _ERROR),
+        Rule("loudness", f"Each video is as loud as the platforms play it: {LOUDNESS_LUFS:g} LUFS.", _loudness),
         Rule("glyphs", "The fonts show every character of the script.", _glyphs),
     ),
     "variant": (

@@ -110,8 +110,8 @@ def _end(
             until = f" until {result.retry_at:%Y-%m-%d %H:%M:%S} UTC" if result.retry_at else ""
             context.log.info("%s: %s%s: %s", result.key, result.outcome, until, result.message)
         if result.error_class in _NOBODYS_FAILURE and not planned:
-            film = services.film_of(result.key) if stage.name == "approval" else None
-            events.explain(result, settle=tags.BACKFILL in context.run.tags, shown=film)
+            master = services.master_of(result.key) if stage.name == "approval" else None
+            events.explain(result, settle=tags.BACKFILL in context.run.tags, shown=master)
     if goes_on and all(result.outcome == "done" for result in results):
         asset_key = dg.AssetKey(stage.slug)
         for result in results:

@@ -82,7 +82,7 @@ def spoken(text: str) -> Plain:
 def posted(text: str) -> Plain:
     """`text` for a caption: lines, lists and URLs stay; emphasis, code marks and HTML tags go.
 
-    No platform renders `[film](https://x.example/f)` as a link, so it becomes `film (https://x.example/f)`.
+    No platform renders `[trailer](https://x.example/f)` as a link, so it becomes `trailer (https://x.example/f)`.
     """
     removed: list[str] = []
     lines: list[str] = []

@@ -126,5 +126,5 @@ def next_steps(key: str, waiting: Mapping[str, WaitingStage]) -> list[str]:
         steps.append(f"phantoms dead-letters show {key}    # why {' and '.join(failed)} failed")
         steps.append(f"phantoms dead-letters replay {key}    # once the cause is gone")
     if "approval" in waiting and waiting["approval"].state == "rejected":
-        steps.append(f"phantoms retry {key} --from script    # a new script and a new film, to decide on again")
+        steps.append(f"phantoms retry {key} --from script    # a new script and a new video, to decide on again")
     return steps

@@ -123,7 +123,7 @@ class Voice(Protocol):
 class RenderJob:
     """Everything a renderer needs to make the master of one video. `audio` is the local path of a WAV file.
 
-    `channel_title` is shown at the top of the picture. When it is empty, the film shows no name.
+    `channel_title` is shown at the top of the picture. When it is empty, the video shows no name.
     """
 
     video_key: str

@@ -25,7 +25,7 @@ class _NotSimple(Exception):
 
 @dataclass(frozen=True)
 class _Track:
-    """`content` is the content of its `trak` box. `lead`: seconds of its media before the beginning of the film."""
+    """`content` is the content of its `trak` box. `lead`: seconds of its media before the beginning of the movie."""
 
     content: bytes
     timescale: int
@@ -84,26 +84,26 @@ def _unedited(moov: bytes) -> bytes:
         content, seconds = _without_list(track, held_back, scale)
         boxes[n] = (b"trak", content)
         durations.append(seconds)
-    film = round(max(durations) * scale)
-    made = b"".join(_box(kind, _with_duration(content, 16, film) if kind == b"mvhd" else content) for kind, content in boxes)
+    duration = round(max(durations) * scale)
+    made = b"".join(_box(kind, _with_duration(content, 16, duration) if kind == b"mvhd" else content) for kind, content in boxes)
     left = len(moov) - len(made)
     if left and left < 8:
         raise _NotSimple
     return made + (_box(b"free", bytes(left - 8)) if left else b"")
 
 
-def _track(trak: bytes, film_scale: int) -> _Track:
+def _track(trak: bytes, movie_scale: int) -> _Track:
     scale = _timescale(_one(trak, b"mdia", b"mdhd"))
     edits = _edits(trak)
     if not edits:
         return _Track(trak, scale, Fraction(0))
-    pause = Fraction(edits[0][0], film_scale) if edits[0][1] == -1 else Fraction(0)
+    pause = Fraction(edits[0][0], movie_scale) if edits[0][1] == -1 else Fraction(0)
     if len(edits) != (2 if pause else 1):
         raise _NotSimple
     shown, first = edits[-1]
     media = _duration(_one(trak, b"mdia", b"mdhd"), 16)
     begin, end = Fraction(first, scale), Fraction(media, scale)
-    if first < 0 or (shown and abs(begin + Fraction(shown, film_scale) - end) > _CUTS_NOTHING):
+    if first < 0 or (shown and abs(begin + Fraction(shown, movie_scale) - end) > _CUTS_NOTHING):
         raise _NotSimple
     # A picture's first frame may be shown some time after it is decoded. The list may undo that delay, and nothing else.
     if first != _first_offset(trak) and begin > (_CUTS_NOTHING if _one(trak, b"mdia", b"hdlr")[8:12] == b"soun" else 0):
@@ -112,7 +112,7 @@ def _track(trak: bytes, film_scale: int) -> _Track:
 
 
 def _edits(trak: bytes) -> list[tuple[int, int]]:
-    """For each entry of the track's list: its duration in film time and its start in media time (-1: a pause)."""
+    """For each entry of the track's list: its duration in movie time and its start in media time (-1: a pause)."""
     lists = [content for kind, edts in _boxes(trak) if kind == b"edts" for inner, content in _boxes(edts) if inner == b"elst"]
     if not lists:
         return []
@@ -131,7 +131,7 @@ def _first_offset(trak: bytes) -> int:
     return 0 if offsets is None else int(struct.unpack_from(">i", offsets, 12)[0])
 
 
-def _without_list(track: _Track, held_back: int, film_scale: int) -> tuple[bytes, Fraction]:
+def _without_list(track: _Track, held_back: int, movie_scale: int) -> tuple[bytes, Fraction]:
     """The content of the `trak` without its edit list, and its length in seconds."""
     length = _duration(_one(track.content, b"mdia", b"mdhd"), 16) + held_back
     seconds = Fraction(length, track.timescale)
@@ -145,7 +145,7 @@ def _without_list(track: _Track, held_back: int, film_scale: int) -> tuple[bytes
         return stts[:4] + struct.pack(">I", count + (1 if rest else 0)) + first + rest + stts[16:]
 
     content = b"".join(_box(kind, inner) for kind, inner in _boxes(track.content) if kind != b"edts")
-    content = _changed(content, (b"tkhd",), lambda tkhd: _with_duration(tkhd, 20, round(seconds * film_scale)))
+    content = _changed(content, (b"tkhd",), lambda tkhd: _with_duration(tkhd, 20, round(seconds * movie_scale)))
     content = _changed(content, (b"mdia", b"mdhd"), lambda mdhd: _with_duration(mdhd, 16, length))
     return _changed(content, (b"mdia", b"minf", b"stbl", b"stts"), held), seconds
 

@@ -1,4 +1,4 @@
-"""Picks the best frame of a film and returns it as a JPEG, for the cover."""
+"""Picks the best frame of a video and returns it as a JPEG, for the cover."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _QUALITY = 3
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame: its time in the film in seconds, its sharpness, and the picture as a JPEG."""
+    """A frame: its time in the video in seconds, its sharpness, and the picture as a JPEG."""
 
     second: float
     sharpness: float
@@ -53,36 +53,36 @@ def sharpness(picture: NDArray[np.uint8]) -> float:
     return float(np.var(around - 4 * grey[1:-1, 1:-1]))
 
 
-def best_frame(film: Path, stretches: Sequence[tuple[float, float]]) -> Frame:
-    """The sharpest non-empty key frame within `stretches`, or of the whole film if none is within them.
+def best_frame(video: Path, stretches: Sequence[tuple[float, float]]) -> Frame:
+    """The sharpest non-empty key frame within `stretches`, or of the whole video if none is within them.
 
     Raises Permanent when the file cannot be read or has only empty pictures.
     """
     try:
-        return _best(film, stretches)
+        return _best(video, stretches)
     except (av.error.FFmpegError, OSError) as error:
-        raise Permanent(f"{film.name} cannot be read: {error}", provider=PROVIDER, code="unreadable media") from error
+        raise Permanent(f"{video.name} cannot be read: {error}", provider=PROVIDER, code="unreadable media") from error
 
 
-def _best(film: Path, stretches: Sequence[tuple[float, float]]) -> Frame:
+def _best(video: Path, stretches: Sequence[tuple[float, float]]) -> Frame:
     found: dict[tuple[bool, float], float] = {}
-    with av.open(str(film)) as opened:
+    with av.open(str(video)) as opened:
         for frame in _key_frames(opened):
             second = float(frame.time or 0.0)
             small = frame.reformat(*_SMALL, format="gray").to_ndarray()
             if float(small.std()) >= BLANK_DEVIATION:
                 found[any(begin <= second <= end for begin, end in stretches), sharpness(np.asarray(small, np.uint8))] = second
     if not found:
-        raise Permanent(f"{film.name} has only empty pictures", provider=PROVIDER, code="blank")
+        raise Permanent(f"{video.name} has only empty pictures", provider=PROVIDER, code="blank")
     best = max(found)
-    with av.open(str(film)) as opened:
+    with av.open(str(video)) as opened:
         opened.seek(round(found[best] * av.time_base))
         frame = next(frame for frame in _key_frames(opened) if float(frame.time or 0.0) >= found[best] - 1e-3)
         return Frame(found[best], best[1], _jpeg(frame))
 
 
 def _key_frames(opened: av.container.InputContainer) -> Iterator[av.VideoFrame]:
-    """Decode key frames only. That takes a sixtieth of the time: our films have a key frame every two seconds."""
+    """Decode key frames only. That takes a sixtieth of the time: our videos have a key frame every two seconds."""
     stream = opened.streams.video[0]
     stream.codec_context.skip_frame = "NONKEY"
     frames: Iterable[av.VideoFrame] = opened.decode(stream)

@@ -31,8 +31,8 @@ async def render(
     """Render the master of `job`: 1080x1920, 30 fps, H.264 High, AAC 48 kHz stereo, -14 LUFS, moov first.
 
     `destination` is written completely or not at all; its folder must exist. `fonts` is a folder for prepared fonts that later
-    processes reuse. `progress` is called with the share of the film that is written, 0..1. Raises Permanent for sound or words that
-    cannot be rendered, Transient when the machine is at fault.
+    processes reuse. `progress` is called with the share of the video that is written, 0..1. Raises Permanent for sound or words
+    that cannot be rendered, Transient when the machine is at fault.
     """
     work = destination.parent / f".{destination.name}.{uuid.uuid4().hex[:8]}"
     work.mkdir()

@@ -297,7 +297,7 @@ async def _in_thread(work: Callable[..., _Answer], *arguments: object) -> _Answe
     return await asyncio.get_running_loop().run_in_executor(_thread(os.getpid()), work, *arguments)
 
 
-# One thread per process: probing a film holds the interpreter's lock for a millisecond, and more threads would only compete for it.
+# One thread per process: probing a video holds the interpreter's lock for a millisecond; more threads would only compete for it.
 # The process id is the key because a thread does not survive a fork.
 @functools.lru_cache(maxsize=1)
 def _thread(_process: int) -> ThreadPoolExecutor:

@@ -67,7 +67,7 @@ class Appearance:
     """How the desk and the charts show a platform. `colours`: for light and dark mode. `chart`: on white. `dot`: a CSS background.
 
     `safe`: how much of the picture the app's own buttons cover at the top, bottom, left and right, in CSS lengths (None: unknown).
-    `screen`: the package with `screen.html` and `screen.css`, which draw the app's controls around the film on the review page.
+    `screen`: the package with `screen.html` and `screen.css`, which draw the app's controls around the video on the review page.
     """
 
     colours: tuple[str, str] = ("#475569", "#94a3b8")

@@ -272,14 +272,14 @@ class Alerts(Group):
 
 
 class ReviewNotices(Group):
-    """How reviewers learn of films that wait for approval."""
+    """How reviewers learn of videos that wait for approval."""
 
     variables: ClassVar[str] = "PHANTOMS_REVIEW_"
 
     notice_minutes: float = Field(
-        5.0, ge=0, description="Minutes to gather films that become ready for review into one notice. It goes to the same URLs."
+        5.0, ge=0, description="Minutes to gather videos that become ready for review into one notice. It goes to the same URLs."
     )
-    reminder_hours: float = Field(24.0, ge=0, description="Hours between reminders while films wait for approval. 0 sends none.")
+    reminder_hours: float = Field(24.0, ge=0, description="Hours between reminders while videos wait for approval. 0 sends none.")
 
 
 class Webhooks(Group):

@@ -223,7 +223,7 @@ class Decisions:
     def may_be_decided(self, connection: Connection, key: str, actor: Actor, *, content_sha256: str | None) -> str:
         """The hash of what `actor` could approve now, for somebody whom they ask to. The video stays locked.
 
-        `content_sha256`: what was looked at, or its beginning; None: what was shown when the film was rendered.
+        `content_sha256`: what was looked at, or its beginning; None: what was shown when the video was rendered.
         Raises InvalidInput as `check` does.
         """
         self.check(connection, key, actor, approved=True, content_sha256=content_sha256)

@@ -44,7 +44,7 @@ class Earlier:
     revision: int
     replaced_at: datetime
     script: ScriptOutput
-    film: RenderedVideoOutput
+    master: RenderedVideoOutput
 
 
 class EarlierRevisions:
@@ -60,9 +60,9 @@ class EarlierRevisions:
         found = []
         for row in rows:
             try:
-                script, film = output_of(key, "script", row.script), output_of(key, "rendered_video", row.rendered)
+                script, master = output_of(key, "script", row.script), output_of(key, "rendered_video", row.rendered)
             except UnreadableRow:  # made by an older version, so it cannot be compared
                 continue
-            if isinstance(script, ScriptOutput) and isinstance(film, RenderedVideoOutput):
-                found.append(Earlier(row.revision, row.replaced_at, script, film))
+            if isinstance(script, ScriptOutput) and isinstance(master, RenderedVideoOutput):
+                found.append(Earlier(row.revision, row.replaced_at, script, master))
         return found

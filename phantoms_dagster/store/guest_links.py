@@ -94,7 +94,7 @@ class GuestLinks:
     def add(self, key: str, guest: str, actor: Actor, *, content_sha256: str | None, hours: float) -> tuple[GuestLink, str]:
         """Create a link. Returns it and its secret, which cannot be read again.
 
-        `content_sha256`: what the actor looked at, or its beginning; None: what was shown when the film was rendered.
+        `content_sha256`: what the actor looked at, or its beginning; None: what was shown when the video was rendered.
         Raises InvalidInput when the video cannot be decided on now, or is not what was looked at.
         """
         secret = secrets.token_urlsafe(32)

@@ -133,7 +133,7 @@ def judged(
         return unchosen
     if approved and looked_at is not None and not (looked_at and review.content.startswith(looked_at)):
         return InvalidInput(
-            f"{key} is not what was looked at: its film or the words of its posts have changed since (now {review.content[:12]}); "
+            f"{key} is not what was looked at: its video or the words of its posts have changed since (now {review.content[:12]}); "
             f"look again with `phantoms show {key}`"
         )
     if approved and looked_at is None and review.changed:

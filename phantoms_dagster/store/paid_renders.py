@@ -15,6 +15,6 @@ _IDS = text(
 
 
 def paid_renders(engine: Engine, keys: Sequence[str]) -> set[str]:
-    """The render API's ids of all renders of these videos: one for each revision of a film that was not made here."""
+    """The render API's ids of all renders of these videos: one for each revision of a video that was not made here."""
     with engine.connect() as connection:
         return set(connection.execute(_IDS, {"keys": list(keys)}).scalars())

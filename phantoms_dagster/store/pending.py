@@ -137,7 +137,7 @@ class PendingDecisions:
             approved = answer == "approve"
             self._decisions.check(connection, key, actor, approved=approved, content_sha256=content_sha256, only=only)
         if exactly and ((now := self._decisions.review_in(connection, key)) is None or now.content != content_sha256):
-            raise InvalidInput(f"{key} is not what was looked at: its film or the words of its posts have changed since")
+            raise InvalidInput(f"{key} is not what was looked at: its video or the words of its posts have changed since")
         values = {
             "key": key,
             "answer": answer,

@@ -94,10 +94,10 @@ class TextEdits:
             output = made.model_copy(update={"script": after, "edited_by": actor.name})
             self._write(connection, video["id"], edited, output, actor)
             if edited.remakes is None:
-                film = output_of(key, "rendered_video", stages["rendered_video"]["output"])
-                assert isinstance(film, RenderedVideoOutput)
-                said = {"words": words, "content_sha256": content_hash(after, film.video, words)}
-                _replace(connection, video["id"], "rendered_video", film.model_copy(update=said), actor)
+                master = output_of(key, "rendered_video", stages["rendered_video"]["output"])
+                assert isinstance(master, RenderedVideoOutput)
+                said = {"words": words, "content_sha256": content_hash(after, master.video, words)}
+                _replace(connection, video["id"], "rendered_video", master.model_copy(update=said), actor)
             before, now = ({place: pair[n] for place, *pair in edited.differences} for n in (0, 1))
             note(connection, [AuditEntry(actor, "edit texts", key, before=before, after=now)])
             connection.execute(text(NOTIFY))
@@ -130,7 +130,7 @@ class TextEdits:
                 )
             raise InvalidInput(f"{key} is not rendered yet: its texts can be edited when it is (see `phantoms show {key}`)")
         if content_sha256 and not review.content.startswith(content_sha256):
-            who = f"{last} changed its texts" if last else "its film or its words changed"
+            who = f"{last} changed its texts" if last else "its video or its words changed"
             raise DecidedFirst(f"{key} is not what you looked at: {who} meanwhile. Nothing of yours was saved yet")
         first = already_decided(key, connection.execute(_FIRST, {"id": video["id"]}).mappings().one())
         if first is not None:

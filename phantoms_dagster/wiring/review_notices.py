@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.production.alerts import Message, Undelivered
-from phantoms_dagster.production.review_notices import WaitingFilm, due, message
+from phantoms_dagster.production.review_notices import WaitingVideo, due, message
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.away import in_words, is_away
 from phantoms_dagster.store.review.notices import ReviewNotices
@@ -31,8 +31,8 @@ def tell(settings: Settings, store: ReviewNotices, name: str, send: Callable[[Me
     with store.turn(name) as turn:
         if turn is None:
             return "another process is sending, or it is not time yet"
-        films = [WaitingFilm(**vars(film)) for film in turn.films()]
-        found = due(films, turn.now, group_for=group_for, remind=remind)
+        videos = [WaitingVideo(**vars(video)) for video in turn.videos()]
+        found = due(videos, turn.now, group_for=group_for, remind=remind)
         if found is None:
             return "nothing is due"
         told = message(found, desk_url(settings))
@@ -40,9 +40,9 @@ def tell(settings: Settings, store: ReviewNotices, name: str, send: Callable[[Me
             send(told)
         except Undelivered as error:
             turn.failed()
-            _log.warning("a destination did not accept the notice of %d videos (%s); it is sent again", len(found.films), error)
+            _log.warning("a destination did not accept the notice of %d videos (%s); it is sent again", len(found.videos), error)
             return f"not accepted: {error}"
-        turn.told([(film.id, film.ready_at) for film in found.films])
+        turn.told([(video.id, video.ready_at) for video in found.videos])
         return told.title
 
 

@@ -27,16 +27,16 @@ def _renderer() -> Callable[..., Awaitable[Any]]:
 
 
 def sandbox_application(
-    *, seed: int, base_url: str, work_dir: Path, real_renders: bool = True, lasting: bool = False, films: Path | None = None
+    *, seed: int, base_url: str, work_dir: Path, real_renders: bool = True, lasting: bool = False, media: Path | None = None
 ) -> web.Application:
     """The sandbox's HTTP application. Its render API uses the local renderer unless `real_renders` is off.
 
-    `lasting`: the state is kept in `work_dir`, and a sandbox started there later continues from it; raises StateUnusable. `films`:
+    `lasting`: the state is kept in `work_dir`, and a sandbox started there later continues from it; raises StateUnusable. `media`:
     the media folder whose files the watch pages play.
     """
     store = StateStore(work_dir) if lasting else None
     sandbox = Sandbox(seed=seed, base_url=base_url, store=store)
-    watch_page.play_from(sandbox, films)
+    watch_page.play_from(sandbox, media)
 
     async def render_edit(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
         if audio is None:
@@ -50,7 +50,7 @@ def sandbox_application(
         [
             *(
                 shotstack_sandbox.routes(sandbox, render=callback, work_dir=work_dir / "renders")
-                if name == shotstack_sandbox.__name__  # the one stand-in that makes films
+                if name == shotstack_sandbox.__name__  # the one stand-in that makes videos
                 else import_module(name).routes(sandbox)
                 for name in dict.fromkeys(spec.sandbox for spec in INTEGRATIONS.values() if spec.sandbox)
             ),

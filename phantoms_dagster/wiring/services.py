@@ -178,7 +178,7 @@ class Services:
 
         return sorted([*self.attention().read(), *refused_files(self.settings.inbox_path)], key=lambda item: item.since)
 
-    def film_of(self, key: str) -> StageOutput | None:
+    def master_of(self, key: str) -> StageOutput | None:
         """What the video's reviewer decides about: its master with the words of its posts. None if there is none."""
         row = self.catalogue().stages(key).get("rendered_video")
         return output_of(key, "rendered_video", row.output) if row is not None and row.state == "done" else None

@@ -132,7 +132,7 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = MAX_WAIT_SECONDS,
 
 @contextmanager
 def open_sandbox(folder: Path) -> Iterator[SandboxProcess]:
-    """A sandbox whose renders are a small prepared film. Its log goes into the folder."""
+    """A sandbox whose renders are a small prepared video. Its log goes into the folder."""
     port = free_port(0)
     command = [sys.executable, "-m", "phantoms_dagster.cli.main", "sandbox", "--port", str(port), "--fast-renders"]
     with (folder / "sandbox.log").open("wb") as log:

@@ -55,7 +55,7 @@ class RunningDesk:
         briefs = [Brief(title=title, channel=channel.name, platforms=Platform.usual(), **changes) for title in titles]
         return [added.key for added in self.services.catalogue().add(briefs, source="test")]
 
-    def wait_until_films(self, keys: Sequence[str]) -> None:
+    def wait_until_videos(self, keys: Sequence[str]) -> None:
         """Wait until each of them waits for a decision."""
         wait_for(lambda: set(keys) <= set(self.services.decisions().undecided()), pause=0.25)
 

@@ -41,17 +41,17 @@ def report_of(home: Path, *options: str) -> dict[str, Any]:
 
 
 def check_pictures(home: Path, videos: list[dict[str, Any]]) -> None:
-    """The best frame of each video is a picture of the film's size that shows something, and its film lies beside it."""
+    """The best frame of each video is a picture of the video's size that shows something, and the video is next to it."""
     for video in videos:
-        picture, film = Path(video["frame"]["path"]), Path(video["film"])
-        assert picture.parent == film.parent == home / "films"
-        assert picture.stem == film.stem == re.sub(r"[^a-z0-9]+", "-", video["title"].lower())
+        picture, file = Path(video["frame"]["path"]), Path(video["film"])
+        assert picture.parent == file.parent == home / "videos"
+        assert picture.stem == file.stem == re.sub(r"[^a-z0-9]+", "-", video["title"].lower())
         assert picture.suffix == ".jpg"
         with av.open(str(picture)) as opened:
             [frame] = list(opened.decode(video=0))
             assert (frame.width, frame.height) == (1080, 1920)
             assert float(np.std(frame.to_ndarray(format="gray"))) > 10
-        assert film.read_bytes() == Path(video["files"]["rendered_video"]).read_bytes()
+        assert file.read_bytes() == Path(video["files"]["rendered_video"]).read_bytes()
         assert 0 <= video["frame"]["second"] < video["probe"]["seconds"]
 
 
@@ -70,7 +70,7 @@ def left_running(home: Path) -> list[str]:
 
 
 def check_files(video: dict[str, Any]) -> None:
-    """The film and its variants can be played everywhere and are as loud as they should be."""
+    """The video and its variants can be played everywhere and are as loud as they should be."""
     for name in ("rendered_video", "youtube/variant", "tiktok/variant", "instagram/variant"):
         probe = asyncio.run(FfmpegStudio().probe(Path(video["files"][name]), loudness=True))
         assert (probe.width, probe.height, probe.fps) == (1080, 1920, 30)
@@ -114,7 +114,7 @@ def test_with_review_a_person_decides_at_the_desk_and_the_demo_goes_on(tmp_path:
         demo = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=out, text=True)
     try:
         address = wait_for(
-            lambda: re.search(r"2 films wait for you.*?\n\s*(http://\S+)", (tmp_path / "said.txt").read_text(), re.DOTALL)
+            lambda: re.search(r"2 videos wait for you.*?\n\s*(http://\S+)", (tmp_path / "said.txt").read_text(), re.DOTALL)
         )
         with httpx.Client(timeout=30, trust_env=False, follow_redirects=True) as client:
             for form in (
@@ -135,7 +135,7 @@ def test_with_review_a_person_decides_at_the_desk_and_the_demo_goes_on(tmp_path:
     assert found["proof"]["post"] == {"wanted": 2, "found": 2, "doubled": 0, "lost": 0}
     assert found["proof"]["render"] == {"wanted": 2, "found": 2, "doubled": 0, "lost": 0}
     assert sorted(video["stages"]["approval"] for video in found["videos"]) == ["done", "rejected"]
-    assert "you have decided on every film" in (tmp_path / "said.txt").read_text()
+    assert "you have decided on every video" in (tmp_path / "said.txt").read_text()
 
 
 def _hidden(page: str, name: str) -> str:
@@ -145,13 +145,13 @@ def _hidden(page: str, name: str) -> str:
 
 
 @pytest.mark.timeout(900)
-def test_a_terminal_shows_films_being_made_and_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_terminal_shows_videos_being_made_and_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     """Other widths are looked at by `unit/test_demo_screen.py`."""
     home = tmp_path / "demo"
     with terminal([*DEMO, "--videos", "1", "--keep", str(home)], environment(), columns=80, lines=24) as screen:
         screen.until("Phantoms demo", 300)
         screen.until("writing the script", 300)
-        # ffmpeg's own progress: the film has another share on a later screen.
+        # ffmpeg's own progress: the video has another share on a later screen.
         screen.until(lambda text: len(set(re.findall(r"rendering (\d+)%", text))) >= 3, 300)
         screen.process.send_signal(signal.SIGINT)
         text = screen.rest(300)

@@ -46,7 +46,7 @@ def videos(desk: RunningDesk) -> dict[str, str]:
     names = ("approved", "undone", "two of three", "rejected", "held", "tripped", "phone one", "phone two")
     keys = desk.add([f"The story that is {name}" for name in names])
     later = desk.add(["The story that is edited", "The story that is moved"], publish_at=TOMORROW)
-    desk.wait_until_films([*keys, *later])
+    desk.wait_until_videos([*keys, *later])
     return dict(zip((*names, "edited", "moved"), (*keys, *later), strict=True))
 
 
@@ -80,7 +80,7 @@ def decide(desk: RunningDesk, window: Window, key: str, press: str) -> None:
     desk.end_of_undo(key)
 
 
-def test_a_person_logs_in_and_the_film_plays_and_seeks(desk: RunningDesk, browser: Any, videos: dict[str, str]) -> None:
+def test_a_person_logs_in_and_the_video_plays_and_seeks(desk: RunningDesk, browser: Any, videos: dict[str, str]) -> None:
     key = videos["approved"]
     with open_window(browser, desk.url, None) as window:
         window.open(f"/review/{key}")
@@ -93,19 +93,19 @@ def test_a_person_logs_in_and_the_film_plays_and_seeks(desk: RunningDesk, browse
         window.page.get_by_label("Password").fill("a long enough password")
         window.press("Enter")
         window.at(f"/review/{key}")
-        film = "document.querySelector('video')"
-        window.until(f"{film}.readyState >= 2")
+        video = "document.querySelector('video')"
+        window.until(f"{video}.readyState >= 2")
         window.press(" ")
-        window.until(f"{film}.currentTime > 0.5 && !{film}.paused")
+        window.until(f"{video}.currentTime > 0.5 && !{video}.paused")
         window.press(" ")
         line = window.page.locator("[data-at]").last
         at = float(line.get_attribute("data-at"))
         assert at > 1
         line.click()
-        window.until(f"Math.abs({film}.currentTime - {at}) < 0.2 && !{film}.seeking && {film}.readyState >= 2")
+        window.until(f"Math.abs({video}.currentTime - {at}) < 0.2 && !{video}.seeking && {video}.readyState >= 2")
         assert line.get_attribute("aria-current") == "true"
         window.press(" ")
-        window.until(f"{film}.currentTime > {at} + 0.3")
+        window.until(f"{video}.currentTime > {at} + 0.3")
 
 
 def test_a_video_that_is_approved_by_key_is_posted_on_each_platform(
@@ -153,10 +153,10 @@ def test_an_approval_for_two_of_three_platforms_posts_on_those_only(
 def test_a_rejection_says_at_which_second(desk: RunningDesk, window: Window, videos: dict[str, str]) -> None:
     key = videos["rejected"]
     window.open(f"/review/{key}")
-    film = "document.querySelector('video')"
-    window.until(f"{film}.readyState >= 1")
-    window.page.evaluate(f"{film}.currentTime = 3")
-    window.until(f"{film}.currentTime >= 3 && !{film}.seeking")
+    video = "document.querySelector('video')"
+    window.until(f"{video}.readyState >= 1")
+    window.page.evaluate(f"{video}.currentTime = 3")
+    window.until(f"{video}.currentTime >= 3 && !{video}.seeking")
     window.press("r")
     window.page.keyboard.type("the jump is too hard, ask Anna")
     window.page.locator("[data-reject] button[value=reject]").click()
@@ -173,7 +173,7 @@ def test_a_rejection_says_at_which_second(desk: RunningDesk, window: Window, vid
     assert desk.posted(key) == []
 
 
-def test_a_new_caption_keeps_the_film_and_a_new_sentence_makes_voice_and_film_again(
+def test_a_new_caption_keeps_the_video_and_a_new_sentence_makes_voice_and_video_again(
     desk: RunningDesk, window: Window, videos: dict[str, str]
 ) -> None:
     """Both void the approval."""
@@ -185,8 +185,8 @@ def test_a_new_caption_keeps_the_film_and_a_new_sentence_makes_voice_and_film_ag
     window.open(f"/review/{key}/edit")
     page.get_by_label("Caption").fill("Deeper than you think.")
     page.get_by_role("button", name="Save").click()
-    window.says("Saved. The film stays")
-    desk.wait_until_films([key])
+    window.says("Saved. The video stays")
+    desk.wait_until_videos([key])
     assert (desk.renders(key), desk.revision(key, "voiceover")) == (1, 1)
     assert desk.states(key)["youtube/post"] == "blocked"
     window.open(f"/review/{key}")
@@ -197,13 +197,13 @@ def test_a_new_caption_keeps_the_film_and_a_new_sentence_makes_voice_and_film_ag
     page.get_by_label("Hook").fill("Nobody saw this one coming.")
     page.get_by_role("button", name="Save").click()
     window.says("Saved")
-    desk.wait_until_films([key])
+    desk.wait_until_videos([key])
     assert (desk.renders(key), desk.revision(key, "voiceover")) == (2, 2)
     window.open(f"/review/{key}")
     window.says("Nobody saw this one coming.")
     window.until("document.querySelector('video').readyState >= 2")
     page.get_by_role("link", name="what changed").click()
-    window.until("[...document.querySelectorAll('video')].every((film) => film.readyState >= 2)")
+    window.until("[...document.querySelectorAll('video')].every((video) => video.readyState >= 2)")
     assert "Nobody saw" in page.locator("ins").first.inner_text()
 
 

@@ -3,7 +3,7 @@
 The click is the form of the review page, sent over HTTP to the desk of that stack by a person who is logged in, with nothing to
 undo (`PHANTOMS_DESK_UNDO_SECONDS=0`). Every call to a provider takes 50 ms. The clock starts before the request and stops when
 a reader that looks every 20 ms sees all three posts committed. One video at a time, each on accounts of its own; the voice and the
-film are prepared ones.
+video are prepared ones.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ _STAGES = """
         THEN :now + interval '60 s' END,
         CASE WHEN x.state NOT IN ('blocked', 'ready') THEN md5((v.place * 20 + s.place)::text) END,
         CASE WHEN x.state = 'done' THEN CASE s.place WHEN 1 THEN CAST(:script AS jsonb) WHEN 2 THEN CAST(:voiceover AS jsonb)
-            WHEN 3 THEN CAST(:film AS jsonb) ELSE CAST(:small AS jsonb) END END,
+            WHEN 3 THEN CAST(:master AS jsonb) ELSE CAST(:small AS jsonb) END END,
         CASE WHEN s.place <= 3 THEN 0.01 ELSE 0 END, CASE WHEN x.state = 'failed' THEN 'transient' END,
         CASE x.state WHEN 'failed' THEN 'the upload failed' WHEN 'deferred' THEN 'waits for its time' END,
         y.at, CASE WHEN x.state = 'done' THEN y.at + interval '20 s' END, y.at + interval '20 s'
@@ -150,7 +150,7 @@ _HOLDS = """
 """
 _EARLIER = """
     INSERT INTO phantoms.earlier_revisions (video_id, revision, script, rendered, replaced_at)
-    SELECT v.id, 1, CAST(:script AS jsonb), CAST(:film AS jsonb), v.created_at FROM phantoms.videos v WHERE v.place % 50 = 0
+    SELECT v.id, 1, CAST(:script AS jsonb), CAST(:master AS jsonb), v.created_at FROM phantoms.videos v WHERE v.place % 50 = 0
 """
 _AUDIT = """
     INSERT INTO phantoms.audit_log (at, who, via, address, action, subject, before, after)
@@ -380,8 +380,8 @@ def outputs() -> dict[str, Any]:
     return {
         "script": ScriptOutput(script=script, model="gpt", input_tokens=900, output_tokens=400),
         "voiceover": VoiceoverOutput(audio=_file("voice", ".wav"), seconds=27.0, sentences=tuple(sentences), voice="default"),
-        "film": RenderedVideoOutput(
-            video=_file("film", ".mp4"), thumbnail=_file("still", ".jpg"), probe=probe, renderer="shotstack", render_id="r-1"
+        "master": RenderedVideoOutput(
+            video=_file("video", ".mp4"), thumbnail=_file("still", ".jpg"), probe=probe, renderer="shotstack", render_id="r-1"
         ),
     }
 

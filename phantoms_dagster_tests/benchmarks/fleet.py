@@ -88,7 +88,7 @@ class Carrier:
 
 
 async def carry(number: int, options: Mapping[str, Any]) -> None:
-    """The role `carry`. `studio: real` measures every film instead of each content once."""
+    """The role `carry`. `studio: real` measures every video instead of each content once."""
     services = Services.from_environment()
     exchange_local_parts(studio=options.get("studio") != "real")
     await Carrier(services, await services.pipeline(), number).work()

@@ -1,7 +1,7 @@
 """*latency*: an idle stack as users have it, one video at a time, every call to a provider 50 ms.
 
 From the brief that is added to the video that is ready for review, and from the approval to the posts committed, on three
-platforms, each video on accounts of its own. Where the time goes is read from Dagster's own event log. The voice and the film are
+platforms, each video on accounts of its own. Where the time goes is read from Dagster's own event log. The voice and the video are
 prepared ones: how fast ffmpeg is belongs elsewhere.
 
 With `--realistic` the stand-ins take as long as the real services (see `sandbox.pace`). The waits are then the services' own, and

@@ -1,7 +1,7 @@
 """Stand-ins for the two local parts that cost CPU-seconds for each video, so that a benchmark measures everything else.
 
 Only our own work is replaced; providers are the sandbox over HTTP. The neural voice becomes a prepared sound of
-the right length, and the studio remembers what it found out about a file: every film of the sandbox's fast renders has
+the right length, and the studio remembers what it found out about a file: every video of the sandbox's fast renders has
 the same bytes, so ffmpeg probes, measures and thumbnails them once a world instead of once a video.
 """
 
@@ -23,7 +23,7 @@ from phantoms_dagster.domain.ports import FitResult, MediaStore
 from phantoms_dagster.media.studio import FfmpegStudio
 
 SECONDS = 15.0
-_RATE = 2_000  # bytes a second, too: a small file, as the films are
+_RATE = 2_000  # bytes a second, too: a small file, as the videos are
 
 
 class Memory:

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> Report:
     with open_bench(seed=options.seed) as bench:
         fleet = bench.fleet("carry", options.workers, seed=options.seed)
         with Reviewer(bench):
-            _carry(bench, "Warming up", options.videos // 4, options.seconds)  # ffmpeg's look at the film, connections, caches
+            _carry(bench, "Warming up", options.videos // 4, options.seconds)  # ffmpeg's look at the video, connections, caches
             for batch in range(2 * options.rounds):
                 poisoned = batch % 4 in (1, 2)
                 taken[poisoned].append(_batch(report, bench, options, batch, poisoned=poisoned))

@@ -49,7 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Report:
     """Three stacks, one after the other."""
     report = Report("runs", {"runs": options.runs, "stock runs": options.stock_runs})
-    report.notes.append("the voice and the film are prepared ones in all stacks; the model and the render API answer at once")
+    report.notes.append("the voice and the video are prepared ones in all stacks; the model and the render API answer at once")
     ours = _measure(Stack, STAND_INS, options, options.runs, (1, 4))
     one = _measure(StockStack, STAND_INS, options, options.stock_runs, (1,))
     four = _measure(StockStack, MULTIPROCESS, options, options.stock_runs, (4,))

@@ -26,7 +26,7 @@ MIX: dict[str, dict[str, Any]] = {
     "drop_after": {"kind": "drop_after"},
     "malformed": {"kind": "malformed"},
 }
-# The last two are what a film or an upload that was cut is found to be at the next look.
+# The last two are what a video or an upload that was cut is found to be at the next look.
 TRUE_CODES = ("500", "503", "ReadTimeout", "ReadError", "RemoteProtocolError", "WriteError", "malformed", "damaged", "in_progress")
 
 
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> Report:
         report.setting["kinds"] = " ".join(options.kinds)
     report.notes += [
         "workers run the product's planner and StageRunner without Dagster; pools are widened, waits shortened by settings",
-        "the voice is a prepared sound, and a film's bytes are probed and measured once a world (see `local_stand_ins`)",
+        "the voice is a prepared sound, and a video's bytes are probed and measured once a world (see `local_stand_ins`)",
     ]
     # By attempts alone: the storm does not last the half hour in which nothing is given up.
     settings = {

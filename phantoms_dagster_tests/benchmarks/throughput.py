@@ -1,6 +1,6 @@
 """*throughput*: 1,000 videos through all stages on a whole stack, with answers at once and with 50 ms a call.
 
-What is measured is orchestration: the voice and the film are prepared ones, the render API's file is small and probed once, posts
+What is measured is orchestration: the voice and the video are prepared ones, the render API's file is small and probed once, posts
 go to the stand-ins of YouTube, TikTok and Instagram, a reviewer in this process approves whatever is rendered, a batch at a time. A
 video has ten stages on three platforms; the clock runs from when the briefs are in the table until the last post is confirmed.
 CPU is that of every process of ours, Dagster's daemon, code server, web server and the metrics included; PostgreSQL, Valkey and the
@@ -27,7 +27,7 @@ STORES = ("postgres", "valkey")
 SETTINGS = {
     "PHANTOMS_BATCH_SIZE": "500",
     # Two runs of a stage, but one worker for each stage except the longest: the second run is in the queue when the first ends, and
-    # two batches of films are made at once. Posts of one account wait for one another: two workers would only meet there.
+    # two batches of videos are made at once. Posts of one account wait for one another: two workers would only meet there.
     "PHANTOMS_RUNS_PER_STAGE": "2",
     "PHANTOMS_WORKER_SLOTS": json.dumps({"rendered_video": 2}),
     "PHANTOMS_BATCH_WAIT_SECONDS": "30",

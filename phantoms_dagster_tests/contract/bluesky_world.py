@@ -21,7 +21,7 @@ from phantoms_dagster.platforms.bluesky.publisher import BlueskyPublisher
 from phantoms_dagster.sandbox.bluesky.routes import routes
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster_tests.contract.publishing_kit import MortalTransport, SandboxClock, SandboxTokens
-from phantoms_dagster_tests.films import film
+from phantoms_dagster_tests.made_videos import video_bytes
 
 ACCOUNT = "ocean.example.org"
 CAPTION = "Eels cross an ocean to spawn. 🐟 More: https://example.org/eels.\n\n#ocean #Ökologie"
@@ -69,7 +69,7 @@ async def world() -> AsyncIterator[Bluesky]:
 
 
 def make_job(folder: Path, **changes: Any) -> PublishJob:
-    content = film(seconds=12.0, fps=24, width=64, height=114, moov_first=True)
+    content = video_bytes(seconds=12.0, fps=24, width=64, height=114, moov_first=True)
     file = folder / "variant.mp4"
     file.write_bytes(content)
     probe = Probe(

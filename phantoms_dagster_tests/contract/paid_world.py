@@ -39,7 +39,7 @@ class Paid:
     clock: SandboxClock
     renderer: Renderer
     job: Callable[[str], RenderJob]
-    film: bytes
+    master: bytes
     findable: bool = False
     attempts: int = 0
 
@@ -63,16 +63,16 @@ class Paid:
     async def take(self, fetch: Fetch, cost: Decimal) -> bytes | WrittenOff:
         master = self.job("any").audio.with_name("master.mp4")
         await fetch(master)
-        if master.read_bytes() != self.film:
-            raise Transient("the film came down damaged", provider=self.renderer.provider)
-        return self.film
+        if master.read_bytes() != self.master:
+            raise Transient("the video came down damaged", provider=self.renderer.provider)
+        return self.master
 
     @property
     def billed(self) -> list[dict[str, Any]]:
         return [entry for entry in self.sandbox.ledger if entry["kind"] == "render"]
 
     def assert_once(self, journal: FakePaidJournal) -> None:
-        """The film is there, and each order but the last one is booked: after its time, and only when its answer was lost."""
+        """The video is there, and each order but the last one is booked: after its time, and only when its answer was lost."""
         assert journal.record.state is PaidState.DONE
         written_off = [proof for proof in journal.proofs if isinstance(proof, WrittenOff)]
         assert [proof.usd for proof in written_off] == [PRICE] * len(written_off)
@@ -104,14 +104,14 @@ def bills(request: httpx.Request) -> bool:
     return request.method == "POST" and request.url.path.endswith("/render")
 
 
-async def _film(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
-    destination.write_bytes(test_shotstack.FILM)
+async def _render(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
+    destination.write_bytes(test_shotstack.MASTER)
 
 
 @asynccontextmanager
 async def shotstack(folder: Path, kind: type[ShotstackRenderer] = ShotstackRenderer) -> AsyncIterator[Paid]:
     transport = MortalTransport()
-    async with test_shotstack.running(folder, transport, render=_film) as world:
+    async with test_shotstack.running(folder, transport, render=_render) as world:
         world.sandbox.config["shotstack.processing_seconds"] = 2.0
         clock = SandboxClock(world.sandbox)
         base_url = f"{world.url}/shotstack"
@@ -124,7 +124,7 @@ async def shotstack(folder: Path, kind: type[ShotstackRenderer] = ShotstackRende
         def job(attempt_id: str) -> RenderJob:
             return world.job(attempt_id=attempt_id)
 
-        yield Paid(world.sandbox, transport, clock, renderer, job, test_shotstack.FILM, findable=kind is Findable)
+        yield Paid(world.sandbox, transport, clock, renderer, job, test_shotstack.MASTER, findable=kind is Findable)
 
 
 def findable(folder: Path) -> Any:
@@ -133,7 +133,7 @@ def findable(folder: Path) -> Any:
 
 async def quick_render(job: RenderJob, destination: Path, **_: Any) -> None:
     """In place of ffmpeg, which `test_media_rendering.py` tries."""
-    destination.write_bytes(test_shotstack.FILM)
+    destination.write_bytes(test_shotstack.MASTER)
 
 
 @asynccontextmanager
@@ -144,4 +144,4 @@ async def local(folder: Path) -> AsyncIterator[Paid]:
         return test_shotstack.make_job(folder, attempt_id=attempt_id)
 
     renderer = LocalRenderer(folder / "work")
-    yield Paid(sandbox, MortalTransport(), SandboxClock(sandbox), renderer, job, test_shotstack.FILM)
+    yield Paid(sandbox, MortalTransport(), SandboxClock(sandbox), renderer, job, test_shotstack.MASTER)

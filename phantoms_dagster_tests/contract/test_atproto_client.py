@@ -16,7 +16,7 @@ from atproto_client.request import Request
 
 from phantoms_dagster.sandbox.bluesky.state import SERVER
 from phantoms_dagster_tests.contract.bluesky_world import ACCOUNT, Bluesky, world
-from phantoms_dagster_tests.films import film
+from phantoms_dagster_tests.made_videos import video_bytes
 
 PASSWORD = f"sandbox-{ACCOUNT}"
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Program:
         answer = self.video.invoke_procedure(
             "app.bsky.video.uploadVideo",
             params=DotDict({"did": did, "name": "eels.mp4"}),
-            content=film(seconds=12.0, fps=24, width=64, height=114, moov_first=True),
+            content=video_bytes(seconds=12.0, fps=24, width=64, height=114, moov_first=True),
             headers={**self.allowed(f"did:web:{SERVER}", "com.atproto.repo.uploadBlob"), "Content-Type": "video/mp4"},
         )
         assert isinstance(answer.content, dict)

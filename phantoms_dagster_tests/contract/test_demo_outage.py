@@ -53,15 +53,15 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(running)
 
 
-def test_the_render_api_dies_only_when_every_film_is_ordered_and_one_is_not_there_yet(world: World) -> None:
+def test_the_render_api_dies_only_when_every_video_is_ordered_and_one_is_not_there_yet(world: World) -> None:
     assert world.look(0, submitted=False) == []
     assert world.look(0, waiting=0) == []
     assert world.answers
     assert world.outage.report.problems == [
-        "the outage did not happen: all films were finished before the render API could go down"
+        "the outage did not happen: all videos were finished before the render API could go down"
     ]
     [told] = world.look(0)
-    assert "the render API went down; 3 videos wait for their films" in told
+    assert "the render API went down; 3 videos wait for their renders" in told
     assert not world.answers
 
 

@@ -34,7 +34,7 @@ def posts(publisher: FolderPublisher) -> list[Path]:
     return [path for path in sorted(publisher.outbox.glob("*/*")) if not path.name.startswith(".")]
 
 
-async def test_a_post_is_a_folder_with_the_film_the_words_and_the_facts(publisher: FolderPublisher, tmp_path: Path) -> None:
+async def test_a_post_is_a_folder_with_the_video_the_words_and_the_facts(publisher: FolderPublisher, tmp_path: Path) -> None:
     job, journal = make_job(tmp_path), FakeJournal()
     post = await publish(publisher, job, journal)
     [place] = posts(publisher)
@@ -79,7 +79,7 @@ async def test_an_outbox_that_cannot_be_used_is_a_passing_failure_that_says_so(t
         await publish(publisher, make_job(tmp_path), FakeJournal())
 
 
-async def test_a_film_that_is_not_the_approved_one_fails_before_anything_is_written(
+async def test_a_video_that_is_not_the_approved_one_fails_before_anything_is_written(
     publisher: FolderPublisher, tmp_path: Path
 ) -> None:
     job = make_job(tmp_path)

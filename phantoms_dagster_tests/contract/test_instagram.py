@@ -50,7 +50,7 @@ from phantoms_dagster_tests.contract.publishing_kit import (
     SandboxTokens,
     at,
 )
-from phantoms_dagster_tests.films import film
+from phantoms_dagster_tests.made_videos import video_bytes
 
 ACCOUNT = "ocean.facts"
 CAPTION = "Eels cross an ocean to spawn,  says @marine_lab\n#ocean #facts"
@@ -105,8 +105,8 @@ async def standing() -> AsyncIterator[Stand]:
 
 
 def mp4(seconds: float = 30.0, *, moov_first: bool = True) -> bytes:
-    """A small film within Instagram's rules."""
-    return film(seconds=seconds, fps=24, width=64, height=114, moov_first=moov_first)
+    """A small video within Instagram's rules."""
+    return video_bytes(seconds=seconds, fps=24, width=64, height=114, moov_first=moov_first)
 
 
 def make_job(folder: Path, content: bytes | None = None, **changes: Any) -> PublishJob:

@@ -158,16 +158,16 @@ async def test_paths_for_one_file_are_free_and_a_file_there_is_moved_in(shared: 
     store = shared.machine()
     path, other = store.scratch_file(".mp4"), store.scratch_file(".mp4")
     assert (path == other, path.exists(), path.suffix) == (False, False, ".mp4")
-    path.write_bytes(b"film")
+    path.write_bytes(b"video")
     made = await store.add(path)
-    assert (path.exists(), made.suffix, made.size) == (False, ".mp4", 4)
+    assert (path.exists(), made.suffix, made.size) == (False, ".mp4", 5)
 
 
 async def test_bytes_that_are_added_during_their_cleaning_are_there_afterwards(
     shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cleaning judged an old file; before it deletes, another video's stage adds the same bytes and finds them there."""
-    (tmp_path / "a.mp4").write_bytes(b"the same film")
+    (tmp_path / "a.mp4").write_bytes(b"the same video")
     cleaner, maker = shared.machine(), shared.machine()
     file = await cleaner.add(tmp_path / "a.mp4")
     _age(cleaner, shared, file)
@@ -208,7 +208,7 @@ async def test_a_mark_stays_when_a_deletion_got_no_answer_and_an_old_mark_delays
     shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store may still carry that deletion out, so an `add` must go on waiting for it."""
-    (tmp_path / "a.mp4").write_bytes(b"a film")
+    (tmp_path / "a.mp4").write_bytes(b"a video")
     cleaner, maker = shared.machine(), shared.machine()
     if isinstance(cleaner, FolderStore):
         pytest.skip("a folder has no marks")
@@ -233,7 +233,7 @@ async def test_a_mark_stays_when_a_deletion_got_no_answer_and_an_old_mark_delays
 
 
 async def test_old_bytes_are_removed_and_recently_added_ones_stay(shared: Shared, tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"a film")
+    (tmp_path / "a.mp4").write_bytes(b"a video")
     store = shared.machine()
     file = await store.add(tmp_path / "a.mp4")
     assert await store.remove(file, unused_seconds=3_600) is False

@@ -121,7 +121,7 @@ async def test_what_goes_wrong_before_the_order_leaves_nothing_in_the_ledger(tmp
         assert (journal.count, orders(paid)) == (0, 0)
 
 
-async def test_a_film_of_no_use_is_written_off_and_never_given_out_again(tmp_path: Path) -> None:
+async def test_a_video_of_no_use_is_written_off_and_never_given_out_again(tmp_path: Path) -> None:
     async with paid_world.shotstack(tmp_path) as paid:
         journal = paid.journal()
         take = paid.take

@@ -1,7 +1,7 @@
 """Can it post twice, can it pay twice? Each platform and each renderer, killed before and after every save and every request.
 
 One ledger, one clock and one kill for all of them. The sandbox's own ledger tells the truth: exactly one post, and no paid render
-that is neither the film nor booked as spent.
+that is neither the video nor booked as spent.
 """
 
 from __future__ import annotations

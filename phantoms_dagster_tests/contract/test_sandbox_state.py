@@ -19,7 +19,7 @@ from aiohttp.test_utils import TestServer
 from phantoms_dagster.sandbox.core import SANDBOX_KEY, Sandbox
 from phantoms_dagster.sandbox.state_store import StateStore, StateUnusable
 from phantoms_dagster.wiring.sandbox import sandbox_application
-from phantoms_dagster_tests.films import film
+from phantoms_dagster_tests.made_videos import video_bytes
 
 MEGABYTE = 1_000_000
 TOKEN = {"Authorization": "Bearer sandbox-ocean"}
@@ -120,7 +120,7 @@ async def _configured(made: Site) -> None:
 
 async def test_posts_drafts_scripts_renders_numbers_and_settings_survive_a_kill(tmp_path: Path) -> None:
     """After a restart of `phantoms up` every link was dead, and every post missing from the results."""
-    content = film(seconds=5)
+    content = video_bytes(seconds=5)
     async with site(tmp_path / "state") as first:
         await _configured(first)
         video = await first.youtube_post(content)
@@ -165,7 +165,7 @@ async def test_posts_drafts_scripts_renders_numbers_and_settings_survive_a_kill(
 
 
 async def test_nothing_that_comes_after_a_restart_has_a_number_from_before(tmp_path: Path) -> None:
-    content = film(seconds=5)
+    content = video_bytes(seconds=5)
     posts: list[str] = []
     folder = tmp_path / "state"
     for _ in range(2):
@@ -180,8 +180,8 @@ async def test_nothing_that_comes_after_a_restart_has_a_number_from_before(tmp_p
 
 async def test_uploads_that_were_under_way_go_on_where_they_were(tmp_path: Path) -> None:
     granule = 262_144
-    short = (film(seconds=5) + bytes(3 * granule))[: 2 * granule + 100]
-    long = (film(seconds=5) + bytes(12 * MEGABYTE))[: 11 * MEGABYTE]
+    short = (video_bytes(seconds=5) + bytes(3 * granule))[: 2 * granule + 100]
+    long = (video_bytes(seconds=5) + bytes(12 * MEGABYTE))[: 11 * MEGABYTE]
     async with site(tmp_path / "state") as first:
         await first.ok("POST", "/_sandbox/config", json={"tiktok.check_media": False, "tiktok.processing_seconds": 0})
         session = await first.youtube_session(len(short))
@@ -222,7 +222,7 @@ async def test_a_render_that_was_under_way_is_made_after_all(tmp_path: Path) -> 
         render = (await first.ok("POST", "/shotstack/edit/v1/render", json=EDIT, headers=STUDIO)).json()["response"]["id"]
         killed = first.after_a_kill()
     (killed / "renders").mkdir(exist_ok=True)
-    (killed / "renders" / "half.part.mp4").write_bytes(b"half of a film")
+    (killed / "renders" / "half.part.mp4").write_bytes(b"half of a video")
     async with site(killed) as second:
         await _configured(second)
         while (await second.ok("GET", f"/shotstack/edit/v1/render/{render}", headers=STUDIO)).json()["response"][
@@ -235,7 +235,7 @@ async def test_a_render_that_was_under_way_is_made_after_all(tmp_path: Path) -> 
 async def test_what_was_deleted_stays_deleted_and_a_token_keeps_its_age(tmp_path: Path) -> None:
     async with site(tmp_path / "state") as first:
         await first.ok("POST", "/_sandbox/config", json={"youtube.token_seconds": 3_600, "youtube.processing_seconds": 0})
-        video, script = await first.youtube_post(film(seconds=5)), await first.script()
+        video, script = await first.youtube_post(video_bytes(seconds=5)), await first.script()
         await first.ok("DELETE", "/youtube/v3/videos", params={"id": video})
         await first.ok("DELETE", f"/openai/v1/chat/completions/{script['id']}")
         killed = first.after_a_kill()

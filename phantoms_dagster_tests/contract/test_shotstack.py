@@ -34,7 +34,7 @@ from phantoms_dagster.sandbox.shotstack import routes as shotstack
 from phantoms_dagster.sandbox.shotstack.studio import Progress
 
 KEY = "sandbox-secret-key"
-FILM = b"\x00\x00\x00\x18ftypmp42" + bytes(range(256)) * 2_000
+MASTER = b"\x00\x00\x00\x18ftypmp42" + bytes(range(256)) * 2_000
 
 
 class QuickClock:
@@ -57,7 +57,7 @@ class World:
     url: str
     client: httpx.AsyncClient
     folder: Path
-    films: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
+    renders: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
     clock: QuickClock = field(default_factory=QuickClock)
     warned: int = 0
 
@@ -132,20 +132,20 @@ def write_wav(path: Path, seconds: float = 0.5) -> None:
 async def running(folder: Path, transport: httpx.AsyncBaseTransport | None = None, **options: Any) -> AsyncIterator[World]:
     sandbox = Sandbox(seed=1)
     sandbox.config.update({"shotstack.processing_seconds": 0.02, "shotstack.ingest_seconds": 0.0})
-    films: list[tuple[dict[str, Any], bytes]] = []
+    renders: list[tuple[dict[str, Any], bytes]] = []
 
-    async def film(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
-        films.append((edit, b"" if audio is None else await asyncio.to_thread(audio.read_bytes)))
-        await asyncio.to_thread(destination.write_bytes, FILM)
+    async def render(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
+        renders.append((edit, b"" if audio is None else await asyncio.to_thread(audio.read_bytes)))
+        await asyncio.to_thread(destination.write_bytes, MASTER)
 
-    arguments: dict[str, Any] = {"render": film, "work_dir": folder / "studio"} | options
+    arguments: dict[str, Any] = {"render": render, "work_dir": folder / "studio"} | options
     app = application(sandbox, [shotstack.routes(sandbox, **arguments)])
     shotstack.setup(app)
     server = TestServer(app)
     await server.start_server()
     try:
         async with httpx.AsyncClient(transport=transport) as client:
-            yield World(sandbox, str(server.make_url("")).rstrip("/"), client, folder, films)
+            yield World(sandbox, str(server.make_url("")).rstrip("/"), client, folder, renders)
     finally:
         await server.close()
 
@@ -168,7 +168,7 @@ async def test_a_job_becomes_a_file_and_is_billed_once(tmp_path: Path, transport
         status = await renderer.status(render_id)
         assert (status.state, status.cost) == ("done", Decimal("6.0") / 60 * Decimal("0.4"))
         await renderer.fetch(render_id, tmp_path / "master.mp4")
-        assert (tmp_path / "master.mp4").read_bytes() == FILM
+        assert (tmp_path / "master.mp4").read_bytes() == MASTER
         [entry] = world.billed
         assert (entry["id"], entry["marker"], entry["video_key"]) == (render_id, job.attempt_id, job.video_key)
 
@@ -176,7 +176,7 @@ async def test_a_job_becomes_a_file_and_is_billed_once(tmp_path: Path, transport
 async def test_the_renderer_behind_the_api_gets_the_job_and_the_voiceover_as_they_were(world: World) -> None:
     renderer, job = world.renderer(), world.job()
     await world.done(renderer, named(await renderer.submit(job, world.about_to_bill)))
-    [(edit, audio)] = world.films
+    [(edit, audio)] = world.renders
     assert audio == job.audio.read_bytes()
     assert job_from_edit(edit, job.audio) == job
 
@@ -247,7 +247,7 @@ async def test_two_renders_at_once_wait_for_each_other_when_one_may_run(tmp_path
         most = max(most, running_now)
         await asyncio.sleep(0.02)
         running_now -= 1
-        destination.write_bytes(FILM)
+        destination.write_bytes(MASTER)
 
     async with running(tmp_path, render=slow) as world:
         renderer = world.renderer()
@@ -257,14 +257,14 @@ async def test_two_renders_at_once_wait_for_each_other_when_one_may_run(tmp_path
     assert most == 1
 
 
-async def test_who_watches_the_sandbox_sees_how_much_of_each_film_is_made_through_any_outage(tmp_path: Path) -> None:
+async def test_who_watches_the_sandbox_sees_how_much_of_each_video_is_made_through_any_outage(tmp_path: Path) -> None:
     told, go_on = asyncio.Event(), asyncio.Event()
 
     async def half(edit: dict[str, Any], audio: Path | None, destination: Path, progress: Progress) -> None:
         progress(0.5)
         told.set()
         await go_on.wait()
-        destination.write_bytes(FILM)
+        destination.write_bytes(MASTER)
 
     async with running(tmp_path, render=half) as world:
         renderer = world.renderer()
@@ -299,7 +299,7 @@ async def test_renders_still_running_at_shutdown_are_ended_and_leave_no_half_fil
     assert not list((tmp_path / "studio").glob("*.mp4"))
 
 
-async def test_without_a_renderer_every_render_is_the_same_real_film(tmp_path: Path) -> None:
+async def test_without_a_renderer_every_render_is_the_same_real_video(tmp_path: Path) -> None:
     async with running(tmp_path, render=None, work_dir=None) as world:
         renderer = world.renderer()
         folder = tmp_path
@@ -316,19 +316,19 @@ async def test_without_a_renderer_every_render_is_the_same_real_film(tmp_path: P
     assert not folder.exists()
 
 
-async def test_the_prepared_film_is_whole_and_needs_no_encoding_for_any_platform(tmp_path: Path) -> None:
+async def test_the_prepared_video_is_whole_and_needs_no_encoding_for_any_platform(tmp_path: Path) -> None:
     async with running(tmp_path, render=None, work_dir=None) as world:
         renderer = world.renderer()
         render_id = named(await renderer.submit(world.job(), world.about_to_bill))
         await world.done(renderer, render_id)
-        await renderer.fetch(render_id, tmp_path / "film.mp4")
+        await renderer.fetch(render_id, tmp_path / "video.mp4")
     studio = FfmpegStudio()
-    found = await studio.probe(tmp_path / "film.mp4")
+    found = await studio.probe(tmp_path / "video.mp4")
     assert (found.seconds, found.fps, found.width, found.height) == (16.0, 30.0, 1080, 1920)
     assert (found.video_codec, found.audio_codec, found.moov_first) == ("h264", "aac", True)
-    with av.open(str(tmp_path / "film.mp4")) as film:
-        assert sum(1 for _ in film.decode(video=0)) == 16 * 30
-    fitted = {p: (await studio.fit(tmp_path / "film.mp4", p, lambda: tmp_path / "fitted.mp4")).how for p in Platform.usual()}
+    with av.open(str(tmp_path / "video.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 16 * 30
+    fitted = {p: (await studio.fit(tmp_path / "video.mp4", p, lambda: tmp_path / "fitted.mp4")).how for p in Platform.usual()}
     assert fitted == {Platform("youtube"): "kept", Platform("tiktok"): "kept", Platform("instagram"): "remuxed"}
 
 
@@ -339,7 +339,7 @@ async def test_the_voiceover_is_waited_for_until_it_can_be_used(world: World) ->
     world.sandbox.config["shotstack.ingest_seconds"] = 0.1
     renderer = world.renderer()
     await world.done(renderer, named(await renderer.submit(world.job(), world.about_to_bill)))
-    assert len(world.films) == 1
+    assert len(world.renders) == 1
     assert world.sandbox.calls["shotstack.source"] > 1
 
 
@@ -470,16 +470,16 @@ async def test_a_download_that_breaks_off_leaves_nothing_and_works_the_next_time
         await renderer.fetch(render_id, target)
     assert list(target.parent.iterdir()) == []
     await renderer.fetch(render_id, target)
-    assert target.read_bytes() == FILM
+    assert target.read_bytes() == MASTER
     assert [path.name for path in target.parent.iterdir()] == ["master.mp4"]
 
 
 @pytest.mark.parametrize("transport", [httpx.AsyncHTTPTransport, AiohttpTransport])
 async def test_a_file_that_is_cut_on_the_way_is_no_file(tmp_path: Path, transport: type[httpx.AsyncBaseTransport]) -> None:
     async def cut(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(len(FILM))})
+        response = web.StreamResponse(headers={"Content-Length": str(len(MASTER))})
         await response.prepare(request)
-        await response.write(FILM[:100_000])
+        await response.write(MASTER[:100_000])
         assert request.transport is not None
         request.transport.close()
         return response
@@ -504,12 +504,12 @@ async def test_a_file_that_is_cut_on_the_way_is_no_file(tmp_path: Path, transpor
 
 async def test_fewer_bytes_than_were_announced_are_no_file_whatever_the_transport_says(tmp_path: Path) -> None:
     async def half() -> AsyncIterator[bytes]:
-        yield FILM[:1000]
+        yield MASTER[:1000]
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith(".mp4"):
-            return httpx.Response(200, headers={"Content-Length": str(len(FILM))}, content=half())
-        return httpx.Response(200, json={"response": {"status": "done", "url": "http://127.0.0.1/film.mp4"}})
+            return httpx.Response(200, headers={"Content-Length": str(len(MASTER))}, content=half())
+        return httpx.Response(200, json={"response": {"status": "done", "url": "http://127.0.0.1/video.mp4"}})
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
         with pytest.raises(Transient, match="1000 of"):
@@ -522,7 +522,7 @@ async def test_when_the_address_has_expired_the_status_is_read_again(world: Worl
     body = {"response": {"status": "done", "url": f"{world.url}/shotstack/files/gone.mp4"}}
     world.fault("shotstack.status", status=200, body=json.dumps(body))
     await renderer.fetch(render_id, world.folder / "master.mp4")
-    assert (world.folder / "master.mp4").read_bytes() == FILM
+    assert (world.folder / "master.mp4").read_bytes() == MASTER
     assert "shotstack.hosted" not in world.sandbox.calls
 
 
@@ -530,21 +530,21 @@ async def test_a_file_whose_address_is_known_costs_one_request(world: World) -> 
     renderer, render_id = await finished(world)
     url, asked = (await renderer.status(render_id)).url, world.sandbox.calls["shotstack.status"]
     await renderer.fetch(render_id, world.folder / "master.mp4", url=url)
-    assert (world.folder / "master.mp4").read_bytes() == FILM
+    assert (world.folder / "master.mp4").read_bytes() == MASTER
     assert (world.sandbox.calls["shotstack.file"], world.sandbox.calls["shotstack.status"]) == (1, asked)
 
 
 async def test_a_known_address_that_has_expired_is_asked_for_again(world: World) -> None:
     renderer, render_id = await finished(world)
     await renderer.fetch(render_id, world.folder / "master.mp4", url=f"{world.url}/shotstack/files/gone.mp4")
-    assert (world.folder / "master.mp4").read_bytes() == FILM
+    assert (world.folder / "master.mp4").read_bytes() == MASTER
 
 
 async def test_after_a_day_the_hosted_copy_is_taken(world: World) -> None:
     renderer, render_id = await finished(world)
     world.sandbox.advance(25 * 3600)
     await renderer.fetch(render_id, world.folder / "master.mp4")
-    assert (world.folder / "master.mp4").read_bytes() == FILM
+    assert (world.folder / "master.mp4").read_bytes() == MASTER
     assert world.sandbox.calls["shotstack.cdn"] == 1
 
 

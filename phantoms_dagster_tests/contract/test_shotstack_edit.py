@@ -119,7 +119,7 @@ def test_a_long_headline_is_set_smaller() -> None:
     assert 30 <= sizes[2] < 60
 
 
-def test_a_film_without_a_name_has_no_clip_of_the_channel() -> None:
+def test_a_video_without_a_name_has_no_clip_of_the_channel() -> None:
     assert clips_of(build_edit(JOB, AUDIO_URL), "channel")
     assert clips_of(build_edit(dataclasses.replace(JOB, channel_title=""), AUDIO_URL), "channel") == []
 

@@ -81,7 +81,7 @@ async def test_outside_the_sandbox_the_url_is_tiktoks_own(world: World) -> None:
     assert post.url == f"https://www.tiktok.com/@ocean_facts/video/{post.remote_id}"
 
 
-async def test_a_film_is_never_sent_to_a_stored_address_of_another_host(world: World) -> None:
+async def test_a_video_is_never_sent_to_a_stored_address_of_another_host(world: World) -> None:
     job, journal = world.job(), world.journal()
     with pytest.raises(NotYet):
         await publish(world.publisher(), replace(job, may_go=stop_before_the_last_chunk(journal)), journal)

@@ -136,7 +136,7 @@ def probe(seconds: float, size: int) -> Probe:
 @asynccontextmanager
 async def a_world(folder: Path, *, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[World]:
     sandbox = Sandbox(seed=1)
-    # Most uploads here are noise of a chosen size; which films are refused is tested in `test_sandbox_films.py`.
+    # Most uploads here are noise of a chosen size; which videos are refused is tested in `test_uploaded_videos.py`.
     sandbox.config["tiktok.check_media"] = False
     async with (
         TestServer(application(sandbox, [routes(sandbox)])) as server,

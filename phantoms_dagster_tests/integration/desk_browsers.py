@@ -106,7 +106,7 @@ class Window:
         pytest.fail(f"never: {script}")
 
     async def seconds(self) -> float:
-        """Where the film is."""
+        """Where the video is."""
         return float(await self.page.evaluate("document.querySelector('video').currentTime"))
 
     async def press(self, key: str) -> None:

@@ -112,7 +112,7 @@ class DeskWorld:
         self.desk.close()
 
 
-def film(file: MediaFile, **changes: Any) -> RenderedVideoOutput:
+def master(file: MediaFile, **changes: Any) -> RenderedVideoOutput:
     """A rendered video of that file."""
     still = media_file("still", ".jpg")
     return RenderedVideoOutput(video=file, thumbnail=still, probe=PROBE, renderer="test", render_id="r1", **changes)

@@ -57,7 +57,7 @@ class Clock:
 
 
 class Keeps:
-    """A studio to which every film fits."""
+    """A studio to which every video fits."""
 
     async def probe(self, path: Path, *, loudness: bool = False) -> Probe:
         return PROBE
@@ -91,7 +91,7 @@ class Studio:
     clock: Clock
     folder: Path
 
-    async def film(self, name: str = "film") -> MediaFile:
+    async def media_file(self, name: str = "video") -> MediaFile:
         file = self.folder / f"{name}.mp4"
         file.write_bytes(b"\x00\x00\x00\x18ftypmp42" + random.Random(name).randbytes(300_000))
         return await self.store.add(file)
@@ -105,7 +105,7 @@ class Studio:
         await self.world.carry(keys, *BEFORE_REVIEW)
         words = post_words(SCRIPT, channel, platforms)
         for key in keys:
-            video = await self.film(key)
+            video = await self.media_file(key)
             output = RenderedVideoOutput(
                 video=video,
                 thumbnail=media_file("still", ".jpg"),

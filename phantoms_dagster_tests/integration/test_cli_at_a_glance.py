@@ -321,15 +321,15 @@ def test_a_shell_completes_nothing_and_prints_nothing_without_a_database(
 # --- Build 7 and 10: open, logs
 
 
-def film(tmp_path: Path) -> Path:
+def media_file(tmp_path: Path) -> Path:
     path = tmp_path / "media" / SHA[:2] / f"{SHA[2:]}.mp4"
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"film")
+    path.write_bytes(b"data")
     return path
 
 
-def test_open_starts_the_systems_player_with_the_film(database: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    key, path = rendered(database, "Sea"), film(tmp_path)
+def test_open_starts_the_systems_player_with_the_video(database: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key, path = rendered(database, "Sea"), media_file(tmp_path)
     starter = tmp_path / "bin" / "xdg-open"
     starter.parent.mkdir()
     starter.write_text(f'#!/bin/sh\nprintf %s "$1" > {tmp_path}/opened\n')
@@ -350,15 +350,15 @@ def test_open_prints_the_path_where_there_is_neither_player_nor_browser(
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-    path = film(tmp_path)
+    path = media_file(tmp_path)
     result = phantoms("open", "sea")
     assert (result.exit_code, result.stdout.splitlines()[0]) == (0, str(path))
     assert "no player" in result.stdout
 
 
-def test_open_says_why_there_is_no_film(database: Engine) -> None:
+def test_open_says_why_there_is_no_video(database: Engine) -> None:
     key = added("Sea")
-    assert f"there is no film yet: rendered_video of {key} is blocked" in phantoms("open", key).stderr
+    assert f"there is no video file yet: rendered_video of {key} is blocked" in phantoms("open", key).stderr
     assert "has no" in phantoms("open", key, "--platform", "tiktok").stderr
     lost = rendered(database, "Lake")
     missing = phantoms("open", lost)

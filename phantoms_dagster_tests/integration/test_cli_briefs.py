@@ -159,7 +159,7 @@ def test_edit_says_what_is_wrong_and_changes_nothing(world: str, arguments: list
     assert titles(world) == ["Taken", "A"]
 
 
-async def test_edit_changes_the_words_of_the_posts_and_keeps_the_film(world: str) -> None:
+async def test_edit_changes_the_words_of_the_posts_and_keeps_the_video(world: str) -> None:
     async with open_world(world) as made:
         [key] = made.add()
         await made.carry([key], "script", "voiceover", "rendered_video", "approval")

@@ -92,9 +92,9 @@ def prepare(environment: dict[str, str], tmp_path: Path) -> list[str]:
     database.dispose()
     log = "".join(f"2026-11-26T10:00:0{n}.000Z INFO a.b: made it video={key}\n" for n, key in enumerate(keys))
     (tmp_path / "logs" / "workers.log").write_text(log)
-    film = tmp_path / "media" / "ab" / f"{'ab' * 31}.mp4"
-    film.parent.mkdir(parents=True)
-    film.write_bytes(b"film")
+    video = tmp_path / "media" / "ab" / f"{'ab' * 31}.mp4"
+    video.parent.mkdir(parents=True)
+    video.write_bytes(b"video")
     return keys
 
 

@@ -42,15 +42,15 @@ def instance(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 @dg.multi_asset(
-    specs=[dg.AssetSpec("film", partitions_def=videos, skippable=True)],
-    check_specs=[dg.AssetCheckSpec("length", asset="film")],
+    specs=[dg.AssetSpec("video", partitions_def=videos, skippable=True)],
+    check_specs=[dg.AssetCheckSpec("length", asset="video")],
     backfill_policy=dg.BackfillPolicy.single_run(),
     can_subset=True,
 )
 def made(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
-    log_materializations(context, dg.AssetKey("film"), {key: {"seconds": 1.5} for key in context.partition_keys})
-    log_events(context, [dg.AssetObservation("film", partition=KEYS[0])], stamps=Stamps())
-    passed = dg.AssetCheckEvaluation(dg.AssetKey("film"), "length", True, {})
+    log_materializations(context, dg.AssetKey("video"), {key: {"seconds": 1.5} for key in context.partition_keys})
+    log_events(context, [dg.AssetObservation("video", partition=KEYS[0])], stamps=Stamps())
+    passed = dg.AssetCheckEvaluation(dg.AssetKey("video"), "length", True, {})
     log_checks(context.instance, [(Origin.of(context), passed)])
     yield from ()
 
@@ -65,20 +65,20 @@ def test_the_storage_is_dagsters_own_and_tells_the_same(instance: dg.DagsterInst
 def test_a_step_logs_what_it_has_made_observed_and_checked_one_by_one(instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions("videos", KEYS)
     tags = {"dagster/asset_partition_range_start": KEYS[0], "dagster/asset_partition_range_end": KEYS[-1]}
-    run = dg.materialize([made], instance=instance, tags=tags, selection=dg.AssetSelection.assets("film").without_checks())
+    run = dg.materialize([made], instance=instance, tags=tags, selection=dg.AssetSelection.assets("video").without_checks())
     assert run.success
-    assert instance.get_materialized_partitions(dg.AssetKey("film")) == set(KEYS)
+    assert instance.get_materialized_partitions(dg.AssetKey("video")) == set(KEYS)
     logged = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     assert [entry.get_dagster_event().partition for entry in logged] == KEYS
     assert len(instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION)) == 1
-    [checked] = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(dg.AssetKey("film"), "length"), 5)
+    [checked] = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(dg.AssetKey("video"), "length"), 5)
     assert checked.status.value == "SUCCEEDED"
 
 
 def test_what_is_reported_without_a_run_is_there(instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions("videos", KEYS)
-    report_events(instance, [dg.AssetMaterialization("film", partition=key) for key in KEYS], stamps=Stamps())
-    assert instance.get_materialized_partitions(dg.AssetKey("film")) == set(KEYS)
+    report_events(instance, [dg.AssetMaterialization("video", partition=key) for key in KEYS], stamps=Stamps())
+    assert instance.get_materialized_partitions(dg.AssetKey("video")) == set(KEYS)
 
 
 def test_open_backfills_are_found_among_all(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,11 @@ import pytest_asyncio
 from phantoms_dagster.domain.models import MediaFile, Sentence, VoiceoverOutput
 from phantoms_dagster.domain.script_edits import ScriptEdit
 from phantoms_dagster.store.audit import Actor
-from phantoms_dagster_tests.films import film as real_film
 from phantoms_dagster_tests.integration.desk_browsers import CHROMIUM, MARKS, Served, Window, open_browser, open_served
-from phantoms_dagster_tests.integration.desk_world import film
+from phantoms_dagster_tests.integration.desk_world import master
 from phantoms_dagster_tests.integration.stage_world import PROBE, media_file
 from phantoms_dagster_tests.integration.test_desk_pipeline import fail
+from phantoms_dagster_tests.made_videos import video_bytes
 
 CONTRAST_ALONE = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 PICTURE = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
@@ -36,8 +36,8 @@ async def served(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIter
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def keys(served: Served) -> list[str]:
-    """Three videos with a film of six seconds and two sentences."""
-    content = real_film(seconds=6.0)
+    """Three videos with a video of six seconds and two sentences."""
+    content = video_bytes(seconds=6.0)
     file = MediaFile(sha256=hashlib.sha256(content).hexdigest(), size=len(content), suffix=".mp4")
     path = served.world.media / file.name
     path.parent.mkdir(parents=True)
@@ -47,7 +47,7 @@ async def keys(served: Served) -> list[str]:
         Sentence(text="The sea is deep.", scene=0, start=2.0, end=6.0),
     )
     voice = VoiceoverOutput(audio=media_file("voice", ".wav"), seconds=6.0, sentences=sentences, voice="test")
-    rendered = film(file).model_copy(update={"thumbnail": served.world.keep(PICTURE, ".png")})
+    rendered = master(file).model_copy(update={"thumbnail": served.world.keep(PICTURE, ".png")})
     return await served.world.waiting(3, outputs={"rendered_video": rendered, "voiceover": voice})
 
 
@@ -73,7 +73,7 @@ def decisions(served: Served) -> list[tuple[str, str]]:
     return [(row["answer"], row["state"]) for row in rows]
 
 
-async def test_a_film_plays_seeks_by_its_sentences_and_steps_by_frames(served: Served, keys: list[str], window: Window) -> None:
+async def test_a_video_plays_seeks_by_its_sentences_and_steps_by_frames(served: Served, keys: list[str], window: Window) -> None:
     page = window.page
     await window.open("/")
     await window.at("/review")
@@ -112,8 +112,8 @@ async def test_a_person_approves_by_key_undoes_and_goes_through_the_queue(served
     assert decisions(served)[1:] == [("hold", "pending")]
 
 
-async def test_a_key_that_is_pressed_twice_decides_on_one_film(served: Served, keys: list[str], window: Window) -> None:
-    """The second press came when the next film was on the screen, and approved it unseen."""
+async def test_a_key_that_is_pressed_twice_decides_on_one_video(served: Served, keys: list[str], window: Window) -> None:
+    """The second press came when the next video was on the screen, and approved it unseen."""
     page = window.page
     await window.open(f"/review/{keys[0]}")
     pressed = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'a', bubbles: true}))"
@@ -177,7 +177,7 @@ async def test_a_message_with_a_long_title_leaves_the_buttons_free(served: Serve
     button = await window.page.locator("[data-reject] > summary").bounding_box()
     assert toast["x"] + toast["width"] <= button["x"]
     await window.page.goto("about:blank")
-    window.errors.clear()  # these videos have no film
+    window.errors.clear()  # these videos have no video
 
 
 async def test_a_selection_is_retried_and_its_page_shows_the_end_by_itself(served: Served, window: Window) -> None:
@@ -231,8 +231,8 @@ async def test_what_comes_in_appears_by_itself(served: Served, keys: list[str], 
     await window.until("document.querySelector('[data-count=review]').textContent === '3'")
     screen = served.world.desk.queue.screen(keys[0])
     assert screen is not None
-    assert screen.film is not None
-    await served.world.waiting(1, outputs={"rendered_video": screen.film})
+    assert screen.master is not None
+    await served.world.waiting(1, outputs={"rendered_video": screen.master})
     await window.until("document.querySelectorAll('.queue li').length === 4")
     assert await window.page.locator("[data-count=review]").all_text_contents() == ["4", "4"]
 
@@ -268,7 +268,7 @@ async def test_an_endpoint_is_added_on_a_phone_without_javascript_and_its_secret
     await context.close()
 
 
-async def test_a_person_edits_a_caption_by_key_and_the_film_stays(served: Served, keys: list[str], window: Window) -> None:
+async def test_a_person_edits_a_caption_by_key_and_the_video_stays(served: Served, keys: list[str], window: Window) -> None:
     page = window.page
     await window.open(f"/review/{keys[0]}")
     await window.press("e")
@@ -276,7 +276,7 @@ async def test_a_person_edits_a_caption_by_key_and_the_film_stays(served: Served
     await page.get_by_label("Caption").fill("Deeper than you think, j.")
     await page.get_by_role("button", name="Save").click()
     await window.at(f"/review/{keys[0]}")
-    await page.get_by_text("Saved. The film stays").wait_for()
+    await page.get_by_text("Saved. The video stays").wait_for()
     await page.locator(".w-caption:visible", has_text="Deeper than you think, j.").wait_for()
     assert served.world.world.row(keys[0], "voiceover")["revision"] == 1
 
@@ -317,21 +317,21 @@ async def test_a_person_checks_a_file_with_two_bad_rows_and_takes_the_good_ones(
 async def test_two_revisions_play_side_by_side_with_one_playhead(served: Served, keys: list[str], window: Window) -> None:
     world, key = served.world, keys[0]
     world.desk.services.text_edits().edit(key, ScriptEdit(hook="Who knows?"), Actor("ann", "desk"))
-    file = world.keep(real_film(seconds=7.0))
+    file = world.keep(video_bytes(seconds=7.0))
     changes = {"thumbnail": world.keep(PICTURE, ".png"), "probe": PROBE.model_copy(update={"seconds": 7.0})}
-    again = film(file).model_copy(update=changes)
+    again = master(file).model_copy(update=changes)
     await world.world.carry([key], "voiceover", "rendered_video", outputs={"rendered_video": again})
     await window.open(f"/review/{key}?against=1")
     assert "Who knows?" in await window.page.locator("ins").inner_text()
-    await window.until("[...document.querySelectorAll('video')].every((film) => film.readyState >= 2)")
+    await window.until("[...document.querySelectorAll('video')].every((video) => video.readyState >= 2)")
     await window.press(" ")
-    await window.until("[...document.querySelectorAll('video')].every((film) => film.currentTime > 0.3)")
+    await window.until("[...document.querySelectorAll('video')].every((video) => video.currentTime > 0.3)")
     await window.press(" ")
-    await window.until("[...document.querySelectorAll('video')].every((film) => film.paused)")
-    await window.page.get_by_label("Position in both films").fill("4")
-    await window.until("[...document.querySelectorAll('video')].every((film) => film.currentTime === 4 && !film.seeking)")
+    await window.until("[...document.querySelectorAll('video')].every((video) => video.paused)")
+    await window.page.get_by_label("Position in both videos").fill("4")
+    await window.until("[...document.querySelectorAll('video')].every((video) => video.currentTime === 4 && !video.seeking)")
     await window.press(".")
-    await window.until("[...document.querySelectorAll('video')].every((film) => film.currentTime > 4)")
+    await window.until("[...document.querySelectorAll('video')].every((video) => video.currentTime > 4)")
 
 
 @pytest.mark.parametrize("width", [1440, 390])
@@ -372,7 +372,7 @@ async def test_no_page_has_a_serious_violation_of_accessibility(served: Served, 
     assert found == {}
 
 
-async def test_a_guest_plays_the_film_on_a_phone_and_answers_by_the_link_that_a_reviewer_made(
+async def test_a_guest_plays_the_video_on_a_phone_and_answers_by_the_link_that_a_reviewer_made(
     served: Served, keys: list[str], window: Window, browser: Any
 ) -> None:
     await window.open(f"/review/{keys[0]}")

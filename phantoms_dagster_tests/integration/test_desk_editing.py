@@ -12,7 +12,7 @@ import pytest
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.script_edits import ScriptEdit
 from phantoms_dagster.store.audit import Actor
-from phantoms_dagster_tests.integration.desk_world import Browser, DeskWorld, film, open_desk
+from phantoms_dagster_tests.integration.desk_world import Browser, DeskWorld, master, open_desk
 from phantoms_dagster_tests.integration.stage_world import PROBE
 
 
@@ -45,19 +45,19 @@ async def test_the_form_has_every_text_and_saves_what_was_changed(world: DeskWor
     answer = await browser.post(f"/review/{key}/edit", changed)
     assert answer.headers["location"] == f"/review/{key}?channel=facts"
     page = (await browser.get(answer.headers["location"])).text
-    assert "Saved. The film stays the same. The new words wait for a decision." in page
+    assert "Saved. The video stays the same. The new words wait for a decision." in page
     assert "Deep.\n\nVery deep.\n\n#sea #deep" in page
     assert "revision 2" in page
     assert world.world.row(key, "voiceover")["revision"] == 1
 
 
-async def test_a_changed_sentence_is_said_to_make_voice_and_film_again(world: DeskWorld) -> None:
+async def test_a_changed_sentence_is_said_to_make_voice_and_video_again(world: DeskWorld) -> None:
     [key] = await world.waiting()
     browser = world.browser()
     form = await opened(browser, key)
     answer = await browser.post(f"/review/{key}/edit", {**form, "narration-1": "The sea is very deep."})
     page = (await browser.get(answer.headers["location"])).text
-    assert "The voice and the film are being made again" in page
+    assert "The voice and the video are being made again" in page
     assert world.world.row(key, "voiceover")["state"] == "ready"
     assert (await browser.get("/review")).text.count("data-approve") == 0
 
@@ -132,18 +132,18 @@ async def test_what_is_not_written_yet_is_a_page_in_words(world: DeskWorld) -> N
 
 
 async def made_again(world: DeskWorld, first: bytes | None, second: bytes) -> str:
-    """A video whose second sentence was edited and which was rendered again; its first film may have been cleaned up."""
-    films = [film(world.keep(content or b"gone")) for content in (first, second)]
-    [key] = await world.waiting(outputs={"rendered_video": films[0]})
+    """A video whose second sentence was edited and which was rendered again; its first video may have been cleaned up."""
+    videos = [master(world.keep(content or b"gone")) for content in (first, second)]
+    [key] = await world.waiting(outputs={"rendered_video": videos[0]})
     if first is None:
-        (world.media / films[0].video.name).unlink()
+        (world.media / videos[0].video.name).unlink()
     world.desk.services.text_edits().edit(key, ScriptEdit(narration={1: "The sea is very deep."}), Actor("ann", "desk"))
-    again = {"rendered_video": films[1].model_copy(update={"probe": PROBE.model_copy(update={"seconds": 21.5})})}
+    again = {"rendered_video": videos[1].model_copy(update={"probe": PROBE.model_copy(update={"seconds": 21.5})})}
     await world.world.carry([key], "voiceover", "rendered_video", outputs=again)
     return key
 
 
-async def test_an_earlier_revision_is_compared_word_by_word_and_film_by_film(world: DeskWorld) -> None:
+async def test_an_earlier_revision_is_compared_word_by_word_and_video_by_video(world: DeskWorld) -> None:
     key = await made_again(world, b"first", b"second")
     browser = world.browser()
     page = (await browser.get(f"/review/{key}?channel=facts")).text
@@ -152,14 +152,14 @@ async def test_an_earlier_revision_is_compared_word_by_word_and_film_by_film(wor
     page = (await browser.get(unescape(path))).text
     assert 'The sea is <ins><span class="hide">[now: </span>very <span class="hide">]</span></ins>deep.' in page
     assert page.count("<dt>") - page.count("<dt><kbd>") == 1
-    films = re.findall(r'<video src="([^"]+)"[^>]*aria-label="Film of revision (\d)"( data-lead)?', page)
-    assert [(number, bool(leads)) for _, number, leads in films] == [("1", False), ("2", True)]
-    assert [(await browser.get(unescape(path))).content for path, *_ in films] == [b"first", b"second"]
+    videos = re.findall(r'<video src="([^"]+)"[^>]*aria-label="Video of revision (\d)"( data-lead)?', page)
+    assert [(number, bool(leads)) for _, number, leads in videos] == [("1", False), ("2", True)]
+    assert [(await browser.get(unescape(path))).content for path, *_ in videos] == [b"first", b"second"]
     assert "last edited by ann" in page
     assert f'href="/review/{key}?channel=facts">Back' in page
 
 
-async def test_without_the_film_of_then_the_texts_are_compared_all_the_same(world: DeskWorld) -> None:
+async def test_without_the_video_of_then_the_texts_are_compared_all_the_same(world: DeskWorld) -> None:
     key = await made_again(world, None, b"second")
     page = (await world.browser().get(f"/review/{key}?against=1")).text
     assert "<ins>" in page
@@ -167,11 +167,11 @@ async def test_without_the_film_of_then_the_texts_are_compared_all_the_same(worl
     assert "was deleted or cannot be fetched" in page
 
 
-async def test_a_new_caption_has_the_same_film_and_says_so(world: DeskWorld) -> None:
-    [key] = await world.waiting(outputs={"rendered_video": film(world.keep(b"first"))})
+async def test_a_new_caption_has_the_same_video_and_says_so(world: DeskWorld) -> None:
+    [key] = await world.waiting(outputs={"rendered_video": master(world.keep(b"first"))})
     world.desk.services.text_edits().edit(key, ScriptEdit(caption="<b>Deep</b>"), Actor("ann", "desk"))
     page = (await world.browser().get(f"/review/{key}?against=1")).text
-    assert "Both have the same film" in page
+    assert "Both have the same video" in page
     assert "&lt;b&gt;Deep&lt;/b&gt;" in page
 
 

@@ -16,7 +16,7 @@ from phantoms_dagster.desk.access import ROLES, Role
 from phantoms_dagster.desk.attempts import PER_ADDRESS
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.users import digest
-from phantoms_dagster_tests.integration.desk_world import TESTER, Browser, DeskWorld, film, open_desk
+from phantoms_dagster_tests.integration.desk_world import TESTER, Browser, DeskWorld, master, open_desk
 from phantoms_dagster_tests.integration.stage_world import SCRIPT, output_of
 
 KIM = Actor("kim", "desk", "10.0.0.1")
@@ -32,8 +32,8 @@ async def world(database_url: str, redis_url: str, tmp_path: Path) -> AsyncItera
 
 async def invited(world: DeskWorld, *, hours: float = 72) -> tuple[str, str]:
     """A video that waits, and the path of a link to it."""
-    file = world.keep(b"a film of many bytes" * 50)
-    [key] = await world.waiting(outputs={"rendered_video": film(file)})
+    file = world.keep(b"a video of many bytes" * 50)
+    [key] = await world.waiting(outputs={"rendered_video": master(file)})
     return key, path_of(world, key, hours=hours)
 
 
@@ -72,7 +72,7 @@ def spent(world: DeskWorld) -> list[str]:
     return [link.state for link in world.desk.guests.page()]
 
 
-async def test_a_guest_sees_the_film_and_the_texts_and_approves_once_with_their_name(world: DeskWorld) -> None:
+async def test_a_guest_sees_the_video_and_the_texts_and_approves_once_with_their_name(world: DeskWorld) -> None:
     key, path = await invited(world)
     browser = guest(world)
     page = await opened(browser, path)
@@ -82,8 +82,8 @@ async def test_a_guest_sees_the_film_and_the_texts_and_approves_once_with_their_
         assert words in page.text
     address = re.search(r'<video src="([^"]+)"', page.text)
     assert address is not None
-    part = await browser.client.get(address[1].replace("&amp;", "&"), headers={"Range": "bytes=0-9"})
-    assert (part.status_code, part.content) == (206, b"a film of ")
+    part = await browser.client.get(address[1].replace("&amp;", "&"), headers={"Range": "bytes=0-10"})
+    assert (part.status_code, part.content) == (206, b"a video of ")
     answer = await browser.post(path, {"answer": "approve"})
     assert answer.status_code == 200
     assert "Approved: thank you" in answer.text
@@ -317,8 +317,8 @@ async def test_a_link_and_the_cookie_that_comes_with_it_open_nothing_else(world:
             if not (answer.status_code in (401, 403) or answer.headers.get("location", "").startswith("/login")):
                 wrong.append((method, route, answer.status_code))
     assert wrong == []
-    film_address = re.findall(r'<video src="([^"]+)"', page.text)[0].replace("&amp;", "&")
-    elsewhere = re.sub(r"/media/[0-9a-f]{64}", f"/media/{'0' * 64}", film_address)
+    video_address = re.findall(r'<video src="([^"]+)"', page.text)[0].replace("&amp;", "&")
+    elsewhere = re.sub(r"/media/[0-9a-f]{64}", f"/media/{'0' * 64}", video_address)
     assert (await browser.client.get(elsewhere)).status_code == 403
 
 

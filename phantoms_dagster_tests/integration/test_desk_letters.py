@@ -74,7 +74,7 @@ async def test_what_differs_from_letter_to_letter_is_not_the_cause(world: DeskWo
     ("one", "other"),
     [
         ("the key is not valid", "the quota is used up"),
-        ("it doesn't know the voice and can't say more", "it doesn't know the film and can't say more"),
+        ("it doesn't know the voice and can't say more", "it doesn't know the video and can't say more"),
         ("privacy_level_option_mismatch", "unaudited_client_can_only_post"),
     ],
 )

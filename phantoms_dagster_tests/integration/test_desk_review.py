@@ -11,7 +11,7 @@ import pytest
 
 from phantoms_dagster.domain.models import Sentence, VoiceoverOutput
 from phantoms_dagster.store.decisions import Decisions
-from phantoms_dagster_tests.integration.desk_world import DeskWorld, film, open_desk
+from phantoms_dagster_tests.integration.desk_world import DeskWorld, master, open_desk
 from phantoms_dagster_tests.integration.stage_world import media_file
 
 
@@ -151,7 +151,7 @@ async def test_a_player_gets_the_range_that_it_asks_for(
     world: DeskWorld, asked: dict[str, str], status: int, content: bytes | None, said: str | None
 ) -> None:
     file = world.keep(b"0123456789")
-    await world.waiting(outputs={"rendered_video": film(file)})
+    await world.waiting(outputs={"rendered_video": master(file)})
     browser = world.browser()
     page = (await browser.get("/review")).text
     [address] = re.findall(r'<video src="([^"]+)"', page)

@@ -15,7 +15,7 @@ from phantoms_dagster.desk.app import create_app
 from phantoms_dagster.desk.pages import media
 from phantoms_dagster.desk.serve import check_exposed
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster_tests.integration.desk_world import PASSWORD, TESTER, DeskWorld, film, open_desk
+from phantoms_dagster_tests.integration.desk_world import PASSWORD, TESTER, DeskWorld, master, open_desk
 
 OPEN = {"/health", "/static/{digest}/{name}", "/login", "/logout", "/media/{name}"}
 OPEN |= {"/guest/{secret}", "/login/oidc", "/login/oidc/back"}
@@ -213,7 +213,7 @@ async def test_an_api_token_has_its_role_and_is_stored_as_a_hash(world: DeskWorl
     assert (await browser.client.get("/review", headers=headers)).status_code == 403
 
 
-async def test_a_film_needs_an_address_of_this_desk_that_is_not_too_old(world: DeskWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_video_needs_an_address_of_this_desk_that_is_not_too_old(world: DeskWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     file = world.keep(b"0123456789")
     path = media.address(world.desk, file)
     world.add_user("kim")
@@ -257,4 +257,4 @@ async def test_a_short_secret_is_refused(database_url: str, redis_url: str, tmp_
 
 async def test_the_key_of_the_desk_is_ours_alone(world: DeskWorld, tmp_path: Path) -> None:
     assert (tmp_path / "desk.key").stat().st_mode & 0o777 == 0o600
-    assert film(world.keep(b"x")).video.size == 1
+    assert master(world.keep(b"x")).video.size == 1

@@ -317,7 +317,7 @@ async def test_the_headers_of_a_page_may_be_asked_for_alone(world: DeskWorld) ->
         ("bytes=" + "9" * 5_000 + "-", None, None),
     ],
 )
-async def test_a_range_of_a_film_is_given_or_refused_and_is_never_an_error_of_ours(
+async def test_a_range_of_a_video_is_given_or_refused_and_is_never_an_error_of_ours(
     world: DeskWorld, asked: str, status: int | None, content: bytes | None
 ) -> None:
     path = media.address(world.desk, world.keep(b"0123456789"))

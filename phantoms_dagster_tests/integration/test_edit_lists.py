@@ -37,8 +37,8 @@ class Packet:
 
 def packets(path: Path) -> list[Packet]:
     found = []
-    with av.open(str(path)) as film:
-        for packet in film.demux():
+    with av.open(str(path)) as video:
+        for packet in video.demux():
             if packet.pts is not None and packet.dts is not None and packet.duration is not None:
                 base = packet.time_base
                 times = (packet.pts * base, packet.dts * base, packet.duration * base)
@@ -47,26 +47,26 @@ def packets(path: Path) -> list[Packet]:
 
 
 def frames(path: Path, kind: str) -> list[float | None]:
-    with av.open(str(path)) as film:
+    with av.open(str(path)) as video:
         if kind == "video":
-            return [frame.time for frame in film.decode(film.streams.video[0])]
-        return [frame.time for frame in film.decode(film.streams.audio[0])]
+            return [frame.time for frame in video.decode(video.streams.video[0])]
+        return [frame.time for frame in video.decode(video.streams.audio[0])]
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where each film is kept once it is made."""
-    return tmp_path_factory.mktemp("films")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where each video is kept once it is made."""
+    return tmp_path_factory.mktemp("videos")
 
 
-async def film(films: Path, name: str, folder: Path) -> Path:
-    """A film with edit lists, as ffmpeg makes them by default: a copy in `folder`."""
-    if not (films / f"{name}.mp4").exists():
-        await make_film(films, name)
-    return Path(shutil.copy(films / f"{name}.mp4", folder))
+async def video(videos: Path, name: str, folder: Path) -> Path:
+    """A video with edit lists, as ffmpeg makes them by default: a copy in `folder`."""
+    if not (videos / f"{name}.mp4").exists():
+        await make_video(videos, name)
+    return Path(shutil.copy(videos / f"{name}.mp4", folder))
 
 
-async def make_film(folder: Path, name: str) -> Path:
+async def make_video(folder: Path, name: str) -> Path:
     path, base = folder / f"{name}.mp4", folder / "base.mp4"
     if name == "no B-frames":
         await ffmpeg.run([*PICTURE, *SOUND, *PLAIN, *MP4, str(path)])
@@ -91,8 +91,8 @@ async def make_film(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["no B-frames", "B-frames", "late sound", "late picture", "long times", "silent"])
-async def test_a_film_without_its_edit_lists_plays_as_ffmpegs_copy_does(films: Path, tmp_path: Path, name: str) -> None:
-    source, ours, theirs = await film(films, name, tmp_path), tmp_path / "ours.mp4", tmp_path / "theirs.mp4"
+async def test_a_video_without_its_edit_lists_plays_as_ffmpegs_copy_does(videos: Path, tmp_path: Path, name: str) -> None:
+    source, ours, theirs = await video(videos, name, tmp_path), tmp_path / "ours.mp4", tmp_path / "theirs.mp4"
     assert read_boxes(source).edited
     assert without_edit_lists(source, ours)
     await ffmpeg.run(["-i", str(source), "-c", "copy", *graph.MP4, str(theirs)])
@@ -108,24 +108,24 @@ async def test_a_film_without_its_edit_lists_plays_as_ffmpegs_copy_does(films: P
 
 
 @pytest.mark.parametrize("name", ["cut", "two sounds", "fragments"])
-async def test_a_film_whose_edits_do_more_than_align_is_left_alone(films: Path, tmp_path: Path, name: str) -> None:
-    source, out = await film(films, name, tmp_path), tmp_path / "out.mp4"
+async def test_a_video_whose_edits_do_more_than_align_is_left_alone(videos: Path, tmp_path: Path, name: str) -> None:
+    source, out = await video(videos, name, tmp_path), tmp_path / "out.mp4"
     assert not without_edit_lists(source, out)
     assert not out.exists()
 
 
 @pytest.mark.parametrize("keep", [0, 7, 200, 3_000])
-async def test_what_is_no_whole_film_is_left_alone(films: Path, tmp_path: Path, keep: int) -> None:
-    source, out = await film(films, "B-frames", tmp_path), tmp_path / "out.mp4"
+async def test_what_is_no_whole_video_is_left_alone(videos: Path, tmp_path: Path, keep: int) -> None:
+    source, out = await video(videos, "B-frames", tmp_path), tmp_path / "out.mp4"
     source.write_bytes(source.read_bytes()[:keep])
     assert not without_edit_lists(source, out)
     assert not out.exists()
 
 
 @pytest.mark.parametrize("name", ["B-frames", "two sounds"])
-async def test_instagram_gets_a_film_of_the_same_length_without_edit_lists(films: Path, tmp_path: Path, name: str) -> None:
+async def test_instagram_gets_a_video_of_the_same_length_without_edit_lists(videos: Path, tmp_path: Path, name: str) -> None:
     """However it has to be made: in place, or by copying packets."""
-    source, out, studio = await film(films, name, tmp_path), tmp_path / "out.mp4", FfmpegStudio()
+    source, out, studio = await video(videos, name, tmp_path), tmp_path / "out.mp4", FfmpegStudio()
     before = await studio.probe(source)
     fitted = await studio.fit(source, Platform("instagram"), lambda: out)
     assert (fitted.how, fitted.probe) == ("remuxed", await studio.probe(out))

@@ -24,16 +24,20 @@ pytestmark = pytest.mark.usefixtures("fast_paths")
 videos = dg.DynamicPartitionsDefinition(name="videos")
 
 
-@dg.multi_asset(specs=[dg.AssetSpec("film", partitions_def=videos, skippable=True)], backfill_policy=dg.BackfillPolicy.single_run())
+@dg.multi_asset(
+    specs=[dg.AssetSpec("video", partitions_def=videos, skippable=True)], backfill_policy=dg.BackfillPolicy.single_run()
+)
 def ours(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
-    log_materializations(context, dg.AssetKey("film"), METADATA)
+    log_materializations(context, dg.AssetKey("video"), METADATA)
     yield from ()
 
 
-@dg.multi_asset(specs=[dg.AssetSpec("film", partitions_def=videos, skippable=True)], backfill_policy=dg.BackfillPolicy.single_run())
+@dg.multi_asset(
+    specs=[dg.AssetSpec("video", partitions_def=videos, skippable=True)], backfill_policy=dg.BackfillPolicy.single_run()
+)
 def dagsters(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     for key, entries in METADATA.items():
-        event = dg.AssetMaterialization("film", partition=key, metadata=entries)
+        event = dg.AssetMaterialization("video", partition=key, metadata=entries)
         DagsterEvent.asset_materialization(context.get_step_execution_context(), event)
     yield from ()
 
@@ -73,8 +77,8 @@ def test_a_materialization_says_what_dagsters_own_says(instance: dg.DagsterInsta
     by_us, by_dagster = materialized(instance, ours), materialized(instance, dagsters)
     assert [told(e, "ours") for e in by_us] == [told(e, "dagsters") for e in by_dagster]
     assert [e.get_dagster_event().partition for e in by_us] == KEYS
-    assert instance.get_materialized_partitions(dg.AssetKey("film")) == set(KEYS)
-    latest = instance.get_latest_materialization_event(dg.AssetKey("film"))
+    assert instance.get_materialized_partitions(dg.AssetKey("video")) == set(KEYS)
+    latest = instance.get_latest_materialization_event(dg.AssetKey("video"))
     assert latest is not None
     assert latest.get_dagster_event().partition == KEYS[-1]
 
@@ -107,12 +111,12 @@ def sessions(url: str) -> int:
 
 
 CHECKED = [
-    dg.AssetCheckEvaluation(dg.AssetKey("film"), "length", True, {"seconds": 30.5}),
-    dg.AssetCheckEvaluation(dg.AssetKey("film"), "loudness", False, {}, severity=dg.AssetCheckSeverity.WARN),
+    dg.AssetCheckEvaluation(dg.AssetKey("video"), "length", True, {"seconds": 30.5}),
+    dg.AssetCheckEvaluation(dg.AssetKey("video"), "loudness", False, {}, severity=dg.AssetCheckSeverity.WARN),
 ]
 
 
-@dg.asset(name="film")
+@dg.asset(name="video")
 def checked(context: dg.AssetExecutionContext) -> None:
     origin = Origin.of(context)
     log_checks(context.instance, [(origin, each) for each in CHECKED])

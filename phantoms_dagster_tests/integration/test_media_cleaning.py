@@ -139,10 +139,10 @@ async def test_bytes_shared_by_two_retired_videos_go_once(media: Media) -> None:
 
 
 async def test_a_master_that_the_policy_keeps_protects_a_voice_or_variant_of_the_same_bytes(media: Media) -> None:
-    await media.video(files={"master": "film"})
-    other = await media.video(files={"variant": "film"})
+    await media.video(files={"master": "video"})
+    other = await media.video(files={"variant": "video"})
     await media.clean("master")
-    assert "film" in media.names()
+    assert "video" in media.names()
     assert f"variant of {other}" not in media.names()
 
 
@@ -269,7 +269,7 @@ async def test_cleaning_deletes_exactly_the_files_that_no_video_needs(
     for video in videos:
         days = video["retired_days"]
         retired = None if days is None else timedelta(days=days)
-        # Voices and films have different suffixes: the same bytes are then two files.
+        # Voices and videos have different suffixes: the same bytes are then two files.
         names = {kind: f"{name}{KINDS[kind]}" for kind, name in video["files"].items()}
         key = await media.video(retired=retired, files={"still": "still", **names})
         media.write("state = :state", key, "youtube/post", state=video["post"])

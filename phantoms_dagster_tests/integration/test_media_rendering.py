@@ -258,13 +258,15 @@ async def test_a_cancelled_render_leaves_no_ffmpeg_and_no_file(made: Made, tmp_p
     assert list(tmp_path.glob("renders/*")) == []
 
 
-async def test_a_render_tells_how_much_of_the_film_is_written_and_its_best_frame_has_a_headline(made: Made, tmp_path: Path) -> None:
+async def test_a_render_tells_how_much_of_the_video_is_written_and_its_best_frame_has_a_headline(
+    made: Made, tmp_path: Path
+) -> None:
     told: list[float] = []
-    await local_renderer.render(made.job, tmp_path / "film.mp4", progress=told.append)
+    await local_renderer.render(made.job, tmp_path / "video.mp4", progress=told.append)
     assert told == sorted(told)
     assert told[-1] >= 0.95, "ffmpeg says at its end that all of it is written"
     assert told[-1] <= 1
-    assert (tmp_path / "film.mp4").read_bytes() == made.master.read_bytes()
+    assert (tmp_path / "video.mp4").read_bytes() == made.master.read_bytes()
     stretches = headlines(made.voiceover.sentences, len(SCRIPT.scenes))
     best = best_frame(made.master, stretches)
     assert best.jpeg[:3] == b"\xff\xd8\xff"
@@ -377,26 +379,26 @@ async def test_a_file_with_moov_at_the_end_is_only_remuxed(made: Made, tmp_path:
     ],
     ids=["h264", "b-frames", "interlaced", "hevc", "mpeg2"],
 )
-async def test_a_film_that_was_probed_is_judged_by_its_index_as_by_its_pictures(codec: list[str], tmp_path: Path) -> None:
-    film, studio = tmp_path / "film.mp4", FfmpegStudio()
+async def test_a_video_that_was_probed_is_judged_by_its_index_as_by_its_pictures(codec: list[str], tmp_path: Path) -> None:
+    video, studio = tmp_path / "video.mp4", FfmpegStudio()
     source = ["-f", "lavfi", "-i", "testsrc2=s=360x640:r=30:d=4", "-f", "lavfi", "-i", "sine=d=4"]
-    await ffmpeg.run([*source, *codec, "-c:a", "aac", str(film)])
-    probe = await studio.probe(film)
-    assert _read(film, known=probe) == (looked := _read(film))
+    await ffmpeg.run([*source, *codec, "-c:a", "aac", str(video)])
+    probe = await studio.probe(video)
+    assert _read(video, known=probe) == (looked := _read(video))
     assert looked.interlaced == ("interlace" in codec)
     outs = [tmp_path / "known.mp4", tmp_path / "looked.mp4"]
-    told = await studio.fit(film, Platform("instagram"), lambda: outs[0], known=probe)
-    assert told == await studio.fit(film, Platform("instagram"), lambda: outs[1])
+    told = await studio.fit(video, Platform("instagram"), lambda: outs[0], known=probe)
+    assert told == await studio.fit(video, Platform("instagram"), lambda: outs[1])
     assert [out.exists() for out in outs] == [told.how != "kept"] * 2
 
 
 async def test_of_what_is_no_mp4_an_index_alone_does_not_do(tmp_path: Path) -> None:
-    film, outs, studio = tmp_path / "film.flv", [tmp_path / "known.mp4", tmp_path / "looked.mp4"], FfmpegStudio()
+    video, outs, studio = tmp_path / "video.flv", [tmp_path / "known.mp4", tmp_path / "looked.mp4"], FfmpegStudio()
     source = ["-f", "lavfi", "-i", "testsrc2=s=360x640:r=30:d=4", "-f", "lavfi", "-i", "sine=d=4"]
-    await ffmpeg.run([*source, "-c:v", "flv", "-c:a", "mp3", str(film)])
-    probe = await studio.probe(film)
-    told = await studio.fit(film, Platform("instagram"), lambda: outs[0], known=probe)
-    assert told == await studio.fit(film, Platform("instagram"), lambda: outs[1])
+    await ffmpeg.run([*source, "-c:v", "flv", "-c:a", "mp3", str(video)])
+    probe = await studio.probe(video)
+    told = await studio.fit(video, Platform("instagram"), lambda: outs[0], known=probe)
+    assert told == await studio.fit(video, Platform("instagram"), lambda: outs[1])
     assert told.how != "kept"
 
 

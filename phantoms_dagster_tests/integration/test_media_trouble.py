@@ -324,7 +324,7 @@ async def test_an_ffmpeg_that_found_no_room_is_recognised(small_disk: Path, tmp_
     (small_disk / "copy.mp4").unlink(missing_ok=True)
     with pytest.raises(Permanent) as refused:
         await FfmpegStudio().probe(tmp_path / "conftest.py")
-    assert disk.diagnose(refused.value) is None, "what is no film is not the disk's fault"
+    assert disk.diagnose(refused.value) is None, "what is no video is not the disk's fault"
 
 
 async def test_a_full_disk_of_temporary_files_is_named_and_not_taken_for_the_media_folder(

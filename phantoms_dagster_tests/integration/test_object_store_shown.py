@@ -92,7 +92,7 @@ def test_a_url_of_another_kind_is_refused_with_its_setting_and_without_its_value
 def test_the_ui_shows_the_objects_url_and_the_picture_that_another_machine_made(server: S3Server, tmp_path: Path) -> None:
     media = {"url": URL, "endpoint_url": server.url, "access_key_id": KEY_ID, "secret_access_key": SECRET}
     (tmp_path / "thumbnail.jpg").write_bytes(b"\xff\xd8 a picture")
-    (tmp_path / "master.mp4").write_bytes(b"a film")
+    (tmp_path / "master.mp4").write_bytes(b"a video")
 
     async def made() -> RenderedVideoOutput:
         store = media_store(Settings(paths={"home": tmp_path / "one"}, media=media))
@@ -103,4 +103,4 @@ def test_the_ui_shows_the_objects_url_and_the_picture_that_another_machine_made(
     shown = metadata.of_output(output, MediaFiles(Settings(paths={"home": tmp_path / "two"}, media=media)))
     assert shown["file"].value == f"{URL}/{output.video.name}"
     assert base64.b64encode(b"\xff\xd8 a picture").decode() in shown["thumbnail"].value
-    assert not (tmp_path / "two" / "media" / "cache" / output.video.name).exists(), "a film is not fetched to be named"
+    assert not (tmp_path / "two" / "media" / "cache" / output.video.name).exists(), "a video is not fetched to be named"

@@ -184,7 +184,7 @@ def ran(command: list[str], environment: dict[str, str], folder: Path) -> subpro
     )
 
 
-def test_another_packages_writer_voice_and_renderer_make_a_film(database_url: str, redis_url: str, tmp_path: Path) -> None:
+def test_another_packages_writer_voice_and_renderer_make_a_video(database_url: str, redis_url: str, tmp_path: Path) -> None:
     with pond() as (url, keys):
         stores = {"PHANTOMS_DATABASE_URL": database_url, "PHANTOMS_REDIS_URL": redis_url}
         environment = installed(tmp_path, PHANTOMS_POND_BASE_URL=url, PHANTOMS_POND_API_KEY=KEY, **stores)

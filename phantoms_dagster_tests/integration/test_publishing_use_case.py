@@ -106,7 +106,9 @@ async def test_an_approval_that_was_changed_behind_its_back_publishes_nothing(st
     assert studio.sandbox.calls == {}
 
 
-async def test_a_film_and_words_that_fit_each_other_are_not_posted_when_the_approved_hash_is_that_of_others(studio: Studio) -> None:
+async def test_a_video_and_words_that_fit_each_other_are_not_posted_when_the_approved_hash_is_that_of_others(
+    studio: Studio,
+) -> None:
     [key] = await studio.ready_to_post()
     studio.world.write(
         "UPDATE phantoms.stages SET output = jsonb_set(output, '{content_sha256}', to_jsonb(CAST(:other AS text)))"
@@ -245,7 +247,7 @@ async def test_a_stored_upload_session_at_another_host_never_gets_the_token(stud
     [key] = await studio.ready_to_post()
     store, claim = await studio.claim(key)
     await studio.publish()._ledgers.post(
-        claim, account="youtube-account", marker="m", video=await studio.film(key), caption="", sandbox=False
+        claim, account="youtube-account", marker="m", video=await studio.media_file(key), caption="", sandbox=False
     )
     studio.world.write_post(
         "UPDATE phantoms.posts SET state = 'uploading', upload_offset = 10, handle = jsonb_build_object('session',"

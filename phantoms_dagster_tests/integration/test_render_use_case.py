@@ -396,7 +396,7 @@ async def test_what_was_never_accepted_may_be_sent_again_at_once(shop: Shop, tro
     assert (await shop.attempt(key)).provider_ref == "r1"
 
 
-async def test_a_film_that_came_down_damaged_is_fetched_again_not_rendered_again(shop: Shop) -> None:
+async def test_a_video_that_came_down_damaged_is_fetched_again_not_rendered_again(shop: Shop) -> None:
     """A storm made dead letters of downloads that a proxy had answered with a page of its own."""
     key = await shop.video()
     shop.studio.trouble = [Permanent("unreadable media: master.mp4", provider="ffmpeg", code="unreadable media")]
@@ -509,7 +509,7 @@ async def test_a_render_whose_file_is_gone_or_unusable_is_booked_and_a_replay_ma
     assert spent(shop, key) == [PRICE, PRICE]
 
 
-async def test_a_film_for_tiktok_does_not_carry_the_channels_name(shop: Shop) -> None:
+async def test_a_video_for_tiktok_does_not_carry_the_channels_name(shop: Shop) -> None:
     everywhere = await shop.attempt(await shop.video(platforms=Platform.usual()))
     elsewhere = await shop.attempt(await shop.video(platforms=(Platform("youtube"), Platform("instagram"))))
     assert shop.service.names == ["", "Facts"]

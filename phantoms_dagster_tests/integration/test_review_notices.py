@@ -69,7 +69,7 @@ def age(world: World, minutes: float) -> None:
         world.write(statement.replace("=> :m", "=> CAST(:m AS int)"), m=minutes)
 
 
-async def test_films_that_become_ready_within_the_time_are_one_message_with_a_link_each(
+async def test_videos_that_become_ready_within_the_time_are_one_message_with_a_link_each(
     world: World, settings: Settings, receiver: Receiver
 ) -> None:
     first = world.add(2)
@@ -79,9 +79,9 @@ async def test_films_that_become_ready_within_the_time_are_one_message_with_a_li
     later = world.add(1)
     await world.carry(later, *MADE)
     age(world, 2)
-    assert await look(world, settings) == ["Phantoms: 3 films wait for approval"]
+    assert await look(world, settings) == ["Phantoms: 3 videos wait for approval"]
     [message] = receiver.got
-    assert message["title"] == "Phantoms: 3 films wait for approval"
+    assert message["title"] == "Phantoms: 3 videos wait for approval"
     assert message["type"] == "info"
     lines = message["message"].splitlines()
     assert lines[:2] == ["Ocean facts 0 (facts)", f"  https://desk.example/review/{first[0]}"]
@@ -90,7 +90,7 @@ async def test_films_that_become_ready_within_the_time_are_one_message_with_a_li
     assert await look(world, settings) == ["nothing is due"]
 
 
-async def test_a_film_that_was_decided_in_time_is_not_told_of(world: World, settings: Settings, receiver: Receiver) -> None:
+async def test_a_video_that_was_decided_in_time_is_not_told_of(world: World, settings: Settings, receiver: Receiver) -> None:
     decided, held, left = world.add(3)
     await world.carry([decided, held, left], *MADE)
     age(world, 6)
@@ -103,12 +103,12 @@ async def test_a_film_that_was_decided_in_time_is_not_told_of(world: World, sett
         "INSERT INTO phantoms.holds (video_id, reviewer, via) SELECT id, 'ann', 'cli' FROM phantoms.videos WHERE key = :key",
         key=held,
     )
-    assert await look(world, settings) == ["Phantoms: 1 film waits for approval"]
+    assert await look(world, settings) == ["Phantoms: 1 video waits for approval"]
     assert left in receiver.got[0]["message"]
     assert decided not in receiver.got[0]["message"]
 
 
-async def test_a_reminder_comes_once_a_period_while_films_still_wait(world: World, settings: Settings, receiver: Receiver) -> None:
+async def test_a_reminder_comes_once_a_period_while_videos_still_wait(world: World, settings: Settings, receiver: Receiver) -> None:
     keys = world.add(2)
     await world.carry(keys, *MADE)
     age(world, 6)
@@ -117,17 +117,17 @@ async def test_a_reminder_comes_once_a_period_while_films_still_wait(world: Worl
     new = world.add(1)
     await world.carry(new, *MADE)
     age(world, 10)
-    assert await look(world, settings) == ["Phantoms: 1 film waits for approval"]
+    assert await look(world, settings) == ["Phantoms: 1 video waits for approval"]
     assert await look(world, settings) == ["nothing is due"]
     age(world, 60)
-    assert await look(world, settings) == ["Phantoms: reminder, 3 films still wait for approval"]
+    assert await look(world, settings) == ["Phantoms: reminder, 3 videos still wait for approval"]
     assert receiver.got[-1]["type"] == "warning"
     assert receiver.got[-1]["message"].startswith("The oldest has waited since 20")
     for _ in range(3):
         age(world, 7 * 60)
         assert await look(world, settings) == ["nothing is due"]
     age(world, 4 * 60)
-    assert await look(world, settings) == ["Phantoms: reminder, 3 films still wait for approval"]
+    assert await look(world, settings) == ["Phantoms: reminder, 3 videos still wait for approval"]
     await world.carry([*keys, *new], "approval")
     age(world, 48 * 60)
     assert await look(world, settings) == ["nothing is due"]
@@ -144,7 +144,7 @@ async def test_without_a_time_for_reminders_there_are_none(world: World, setting
     assert len(receiver.got) == 1
 
 
-async def test_a_film_that_was_made_again_is_news_again(world: World, settings: Settings, receiver: Receiver) -> None:
+async def test_a_video_that_was_made_again_is_news_again(world: World, settings: Settings, receiver: Receiver) -> None:
     from phantoms_dagster.domain.stages import stage  # noqa: PLC0415
 
     keys = world.add(1)
@@ -154,7 +154,7 @@ async def test_a_film_that_was_made_again_is_news_again(world: World, settings: 
     await world.store().regenerate(stage("rendered_video"), keys)
     await world.carry(keys, "rendered_video")
     age(world, 6)
-    assert await look(world, settings) == ["Phantoms: 1 film waits for approval"]
+    assert await look(world, settings) == ["Phantoms: 1 video waits for approval"]
     assert len(receiver.got) == 2
 
 
@@ -167,13 +167,13 @@ async def test_a_destination_that_failed_gets_the_notice_later_and_the_other_doe
     try:
         await world.carry(world.add(1), *MADE)
         age(world, 6)
-        assert (await look(world, both))[0] == "Phantoms: 1 film waits for approval"
+        assert (await look(world, both))[0] == "Phantoms: 1 video waits for approval"
         said = await look(world, both)
         assert said == ["nothing is due", "another process is sending, or it is not time yet"]
         assert PASSWORD not in str(said)
         broken.status = 200
         age(world, 1)
-        assert (await look(world, both))[1] == "Phantoms: 1 film waits for approval"
+        assert (await look(world, both))[1] == "Phantoms: 1 video waits for approval"
         assert (len(receiver.got), len(broken.got)) == (1, 1)
     finally:
         broken.close()
@@ -196,7 +196,7 @@ async def test_of_many_processes_one_tells_and_only_once(world: World, settings:
     await asyncio.gather(*loops, return_exceptions=True)
     for one in engines:
         one.dispose()
-    assert [message["title"] for message in receiver.got] == ["Phantoms: 5 films wait for approval"]
+    assert [message["title"] for message in receiver.got] == ["Phantoms: 5 videos wait for approval"]
 
 
 async def test_notices_wait_while_postgresql_is_away_and_the_metrics_process_sends_them(
@@ -217,7 +217,7 @@ async def test_notices_wait_while_postgresql_is_away_and_the_metrics_process_sen
             await asyncio.sleep(0.05)
             if receiver.got:
                 break
-    assert [message["title"] for message in receiver.got] == ["Phantoms: 2 films wait for approval"]
+    assert [message["title"] for message in receiver.got] == ["Phantoms: 2 videos wait for approval"]
 
 
 async def test_what_waits_is_found_by_an_index(world: World) -> None:

@@ -74,7 +74,7 @@ class Voice:
 
 
 class Keeps(Studio):
-    """A studio to which every film fits."""
+    """A studio to which every video fits."""
 
     async def fit(
         self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None
@@ -142,7 +142,7 @@ async def house(database_url: str, tmp_path: Path) -> AsyncIterator[House]:
 async def test_a_new_caption_makes_no_new_voice_and_no_new_render_and_voids_the_approval(house: House) -> None:
     key = await house.rendered()
     await house.approved(key, Platform("youtube"))
-    film = house.output(key, "rendered_video", RenderedVideoOutput)
+    master = house.output(key, "rendered_video", RenderedVideoOutput)
     edited = house.edits.edit(key, NEW_CAPTION, ANN, content_sha256=house.content(key))
     assert list(edited.differences) == [("caption", "About the sea.", "About the very deep sea.")]
     assert house.states(key) == {
@@ -154,9 +154,9 @@ async def test_a_new_caption_makes_no_new_voice_and_no_new_render_and_voids_the_
     assert house.world.due("approval") == []
     assert house.decisions.undecided() == [key]
     now = house.output(key, "rendered_video", RenderedVideoOutput)
-    assert (now.video, now.thumbnail, now.render_id) == (film.video, film.thumbnail, film.render_id)
+    assert (now.video, now.thumbnail, now.render_id) == (master.video, master.thumbnail, master.render_id)
     assert now.words[0].caption == "About the very deep sea.\n\n#sea"
-    assert now.content_sha256 == house.content(key) != film.content_sha256
+    assert now.content_sha256 == house.content(key) != master.content_sha256
     assert house.output(key, "script", ScriptOutput).edited_by == "ann"
     await house.approved(key, Platform("youtube"))
     assert house.output(key, "youtube/variant", VariantOutput).caption == "About the very deep sea.\n\n#sea"
@@ -344,4 +344,4 @@ async def test_the_edit_is_in_the_log_and_the_replaced_revisions_are_kept(house:
         (2, "About the very deep sea.", "Did you know?"),
         (1, "About the sea.", "Did you know?"),
     ]
-    assert earlier[0].film.video == earlier[1].film.video == media_file("r1")
+    assert earlier[0].master.video == earlier[1].master.video == media_file("r1")

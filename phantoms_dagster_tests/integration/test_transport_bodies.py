@@ -154,7 +154,7 @@ async def test_a_stream_has_the_same_bound_and_a_download_says_its_own(tmp_path:
     async with serving(Server(size).plain) as url, client() as http:
         written = 0
         async with http.stream("GET", url, extensions={"phantoms": {"most_bytes": 64 * MEGABYTE}}) as response:
-            with (tmp_path / "film").open("wb") as file:
+            with (tmp_path / "video").open("wb") as file:
                 async for block in response.aiter_bytes():
                     written += file.write(block)
     assert written >= size

@@ -54,7 +54,7 @@ query Freshness($keys: [AssetKeyInput!]) {
 }
 """
 TABLES = ("post_metrics", "video_performance", "platform_performance", "hook_performance")
-TO_FILM = ("script", "voiceover", "rendered_video")
+TO_MASTER = ("script", "voiceover", "rendered_video")
 
 
 @pytest.fixture
@@ -88,9 +88,9 @@ def fail(world: World, key: str, stage: str) -> None:
     asyncio.run(bury())
 
 
-def films(ui: UiWorld, count: int, **changes: object) -> list[str]:
+def waiting_for_approval(ui: UiWorld, count: int, **changes: object) -> list[str]:
     keys = ui.add(count, **changes)
-    carried(ui, keys, *TO_FILM)
+    carried(ui, keys, *TO_MASTER)
     return keys
 
 
@@ -109,9 +109,9 @@ def tick(ui: UiWorld, sensor: dg.SensorDefinition, cursor: str | None = None) ->
 # --- approval
 
 
-def test_missing_on_the_approval_of_one_film_ends_without_a_failure_and_says_that_it_waits_for_a_person(ui: UiWorld) -> None:
+def test_missing_on_the_approval_of_one_video_ends_without_a_failure_and_says_that_it_waits_for_a_person(ui: UiWorld) -> None:
     """It ended red, "deferred until 2036"."""
-    [key] = films(ui, 1)
+    [key] = waiting_for_approval(ui, 1)
     run = ui.launch("approval", tags={"dagster/partition": key})
     assert ui.status(run) == "SUCCESS"
     found = ui.partitions("approval")
@@ -126,7 +126,7 @@ def test_missing_on_the_approval_of_one_film_ends_without_a_failure_and_says_tha
 
 
 def test_what_waits_for_a_person_goes_on_with_the_decision(ui: UiWorld) -> None:
-    [key] = films(ui, 1)
+    [key] = waiting_for_approval(ui, 1)
     ui.launch("approval", tags={"dagster/partition": key})
     assert ui.world.due("approval") == []
     Decisions(ui.world.engine).decide(key, approved=True, reviewer="ann", via="cli")
@@ -137,24 +137,24 @@ def test_what_waits_for_a_person_goes_on_with_the_decision(ui: UiWorld) -> None:
     assert ui.notes("approval", key)["reviewer"] == "ann"
 
 
-def test_a_backfill_of_films_that_wait_is_no_failed_one(ui: UiWorld) -> None:
-    keys = films(ui, 3)
+def test_a_backfill_of_videos_that_wait_is_no_failed_one(ui: UiWorld) -> None:
+    keys = waiting_for_approval(ui, 3)
     assert ui.backfill("approval", keys) == "COMPLETED_SUCCESS"
     assert ui.partitions("approval")["failed"] == []
     assert all("waits_for_a_person" in ui.notes("approval", key) for key in keys)
     assert [ui.world.row(key, "approval")["state"] for key in keys] == ["deferred"] * 3
 
 
-def test_a_later_stage_of_a_film_that_waits_is_no_failure_either(ui: UiWorld) -> None:
-    [key] = films(ui, 1)
+def test_a_later_stage_of_a_video_that_waits_is_no_failure_either(ui: UiWorld) -> None:
+    [key] = waiting_for_approval(ui, 1)
     run = ui.launch("youtube_variant", tags={"dagster/partition": key})
     assert ui.status(run) == "SUCCESS"
     assert ui.partitions("youtube_variant")["failed"] == []
     assert "waits_for_a_person" in ui.notes("youtube_variant", key)
 
 
-def test_a_film_that_a_person_rejects_leaves_no_red_partition(ui: UiWorld) -> None:
-    [key] = films(ui, 1)
+def test_a_video_that_a_person_rejects_leaves_no_red_partition(ui: UiWorld) -> None:
+    [key] = waiting_for_approval(ui, 1)
     config = {"ops": {"approval": {"config": {"decision": "REJECT", "reviewer": "Ada", "note": "too loud"}}}}
     run = ui.launch("approval", tags={"dagster/partition": key}, config=config)
     assert ui.status(run) == "SUCCESS"
@@ -243,7 +243,7 @@ def test_a_partition_typed_by_hand_is_removed_when_nothing_runs_on_it(ui: UiWorl
 
 def test_each_materialization_is_followed_by_the_evaluation_of_its_checks(ui: UiWorld) -> None:
     """`no_dead_letters` was "Not evaluated" after each materialization."""
-    decided, waiting = films(ui, 2)
+    decided, waiting = waiting_for_approval(ui, 2)
     tick(ui, dead_letters_sensor)
     assert ui.checks("approval") == {"no_dead_letters": "SUCCEEDED", "every_film_is_decided_on": "FAILED"}
     Decisions(ui.world.engine).decide(decided, approved=True, reviewer="ann", via="cli")
@@ -256,14 +256,14 @@ def test_each_materialization_is_followed_by_the_evaluation_of_its_checks(ui: Ui
     assert set(ui.checks("rendered_video")) == {"no_dead_letters", "length", "size", "loudness", "glyphs"}
 
 
-def test_a_film_that_is_too_loud_or_shows_empty_boxes_fails_the_check_of_content(ui: UiWorld) -> None:
+def test_a_video_that_is_too_loud_or_shows_empty_boxes_fails_the_check_of_content(ui: UiWorld) -> None:
     [key] = ui.add(1)
     carried(ui, [key], "script", "voiceover")
-    film = output_of("rendered_video")
-    film = film.model_copy(update={"not_shown": ("\u0b95",), "probe": film.probe.model_copy(update={"loudness_lufs": -5.0})})  # type: ignore[union-attr]
+    master = output_of("rendered_video")
+    master = master.model_copy(update={"not_shown": ("\u0b95",), "probe": master.probe.model_copy(update={"loudness_lufs": -5.0})})  # type: ignore[union-attr]
 
     async def carry() -> None:
-        await ui.world.carry([key], "rendered_video", outputs={"rendered_video": film})
+        await ui.world.carry([key], "rendered_video", outputs={"rendered_video": master})
         await ui.world.async_engine.dispose()
 
     asyncio.run(carry())
@@ -274,7 +274,7 @@ def test_a_film_that_is_too_loud_or_shows_empty_boxes_fails_the_check_of_content
 
 def test_a_page_of_fifty_shows_all_fifty_events_of_a_batch(ui: UiWorld) -> None:
     """They shared a millisecond, by which the page tells them apart: it showed five of seven."""
-    keys = films(ui, 50)
+    keys = waiting_for_approval(ui, 50)
     Decisions(ui.world.engine).decide_all(keys, approved=True, reviewer="ann", via="cli")
     run = ui.launch("approval", tags={tags.PLANNED: "true", tags.RANGE_START: keys[0], tags.RANGE_END: keys[-1]})
     assert ui.status(run) == "SUCCESS"
@@ -285,7 +285,7 @@ def test_a_page_of_fifty_shows_all_fifty_events_of_a_batch(ui: UiWorld) -> None:
 def test_a_video_is_shown_as_soon_as_it_is_done_while_others_of_its_run_are_under_way(
     ui: UiWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick, slow = films(ui, 2)
+    quick, slow = waiting_for_approval(ui, 2)
     Decisions(ui.world.engine).decide_all([quick, slow], approved=True, reviewer="ann", via="cli")
     monkeypatch.setattr(step_events, "FLUSH_SECONDS", 0.05)
     approve, seen = Approve.__call__, list[set[str]]()
@@ -353,7 +353,7 @@ def test_the_page_of_a_table_says_whether_it_is_fresh_and_whose_it_is(ui: UiWorl
 
 
 def test_the_runs_of_a_backfill_go_to_the_workers_of_their_stage(ui: UiWorld, redis_url: str) -> None:
-    keys = films(ui, 2)
+    keys = waiting_for_approval(ui, 2)
     backfill = ui.start_backfill("approval", keys)
     ui.look_at_backfills()
     waiting = ui.instance.run_launcher.waiting  # type: ignore[attr-defined]

@@ -82,12 +82,14 @@ class MediaFiles:
 
 @pytest.fixture
 async def media_files(tmp_path: Path) -> MediaFiles:
-    film, root = tmp_path / "film.mp4", tmp_path / "media"
+    source_file, root = tmp_path / "source_file.mp4", tmp_path / "media"
     source = ["-f", "lavfi", "-i", "testsrc2=s=540x960:r=30:d=4", "-f", "lavfi", "-i", "sine=d=4"]
-    await ffmpeg.run([*source, "-c:v", "libx264", "-preset", "fast", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(film)])
-    probe = (await FfmpegStudio().probe(film)).model_copy(update={"loudness_lufs": -14.0})
+    await ffmpeg.run(
+        [*source, "-c:v", "libx264", "-preset", "fast", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(source_file)]
+    )
+    probe = (await FfmpegStudio().probe(source_file)).model_copy(update={"loudness_lufs": -14.0})
     store = FolderStore(root)
-    video = await store.add(film)
+    video = await store.add(source_file)
     master = RenderedVideoOutput(video=video, thumbnail=media_file("still", ".jpg"), probe=probe, renderer="test", render_id="r1")
     return MediaFiles(store, master, root)
 
@@ -115,7 +117,7 @@ async def test_what_was_not_approved_is_not_varied(media_files: MediaFiles) -> N
         await media_files.vary(Platform("tiktok"), approved="0" * 64)
 
 
-async def test_a_film_that_carries_the_channels_name_is_no_variant_for_tiktok(media_files: MediaFiles) -> None:
+async def test_a_video_that_carries_the_channels_name_is_no_variant_for_tiktok(media_files: MediaFiles) -> None:
     media_files.master = media_files.master.model_copy(update={"named": True})
     with pytest.raises(Permanent, match="regenerate") as refused:
         await media_files.vary(Platform("tiktok"))
@@ -126,7 +128,7 @@ async def test_a_film_that_carries_the_channels_name_is_no_variant_for_tiktok(me
 async def test_a_thread_that_outlives_its_task_gets_no_place_to_write_to(media_files: MediaFiles) -> None:
     with scratch_file(media_files.store, ".mp4") as destination:
         first = await asyncio.to_thread(destination)
-        first.write_bytes(b"half a film")
+        first.write_bytes(b"half a video")
         assert (first, first.parent.is_dir()) == (destination(), True)
     assert media_files.scratches == []
     with pytest.raises(FileNotFoundError):

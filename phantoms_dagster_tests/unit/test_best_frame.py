@@ -1,4 +1,4 @@
-"""Which frame of a film is its best: the sharpest key frame that has a headline on it and is not empty."""
+"""Which frame of a video is its best: the sharpest key frame that has a headline on it and is not empty."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stripes(width: int) -> Picture:
     return np.stack([np.tile(row, (HEIGHT, 1))] * 3, axis=-1)
 
 
-def film(path: Path, pictures: list[Picture]) -> Path:
+def video(path: Path, pictures: list[Picture]) -> Path:
     """Each picture is shown for a second, of which the first frame is a key frame."""
     with av.open(str(path), "w") as made:
         stream = made.add_stream("libx264", rate=RATE, options={"crf": "10", "sc_threshold": "0", "keyint_min": str(RATE)})
@@ -46,23 +46,23 @@ def shown(jpeg: bytes, path: Path) -> Picture:
 
 def test_the_sharpest_frame_under_a_headline_is_taken_and_is_a_real_picture(tmp_path: Path) -> None:
     blank = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    made = film(tmp_path / "film.mp4", [blank, stripes(30), stripes(10), stripes(45), stripes(4)])
+    made = video(tmp_path / "video.mp4", [blank, stripes(30), stripes(10), stripes(45), stripes(4)])
     best = best_frame(made, [(0.0, 3.5)])
     assert best.second == pytest.approx(2.0, abs=0.01), "the one at 4 s is sharper and has no headline"
     picture = shown(best.jpeg, tmp_path / "frame.jpg")
     assert picture.shape == (HEIGHT, WIDTH, 3)
-    assert float(np.abs(picture.astype(int) - stripes(10)).mean()) < 12, "its brightness is that of the film"
+    assert float(np.abs(picture.astype(int) - stripes(10)).mean()) < 12, "its brightness is that of the video"
     assert best.sharpness > sharpness(stripes(30)[..., 0]) > sharpness(blank[..., 0]) == 0
 
 
 def test_without_a_key_frame_under_a_headline_all_of_them_count(tmp_path: Path) -> None:
-    made = film(tmp_path / "film.mp4", [stripes(30), stripes(4)])
+    made = video(tmp_path / "video.mp4", [stripes(30), stripes(4)])
     assert best_frame(made, [(0.2, 0.4)]).second == pytest.approx(1.0, abs=0.01)
     assert best_frame(made, []).second == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_video_of_empty_pictures_and_a_file_that_is_no_video_are_reported(tmp_path: Path) -> None:
-    made = film(tmp_path / "film.mp4", [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * 2)
+    made = video(tmp_path / "video.mp4", [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * 2)
     with pytest.raises(Permanent, match="empty pictures"):
         best_frame(made, [(0.0, 2.0)])
     (tmp_path / "page.mp4").write_bytes(b"<html>")

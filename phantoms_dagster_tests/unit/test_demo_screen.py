@@ -49,7 +49,7 @@ def view(lanes: Sequence[VideoLane], **more: Any) -> DemoView:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_each_video_has_a_bar_that_moves_while_its_film_is_written(width: int) -> None:
+def test_each_video_has_a_bar_that_moves_while_it_is_written(width: int) -> None:
     first = lines(view([in_render(0.25), in_render(None, "How honey stays good for thousands of years")]), width)
     later = lines(view([in_render(0.75), in_render(None, "How honey stays good for thousands of years")]), width)
     [before], [after] = ([line for line in shown if "rendering " in line and "%" in line] for shown in (first, later))
@@ -102,14 +102,14 @@ def test_reviewers_get_one_notice_with_a_whole_address_for_each_new_video(tmp_pa
     person = DemoReviewer("http://127.0.0.1:4000/", tmp_path / "a home of a very long name")
     assert person.look(0) == []
     told = person.look(1)
-    assert told[0].startswith("1 film waits for you.")
+    assert told[0].startswith("1 video waits for you.")
     assert told[1].strip() == "http://127.0.0.1:4000/review"
     assert told[3].strip() == f"PHANTOMS_HOME='{tmp_path}/a home of a very long name' phantoms approve --all"
     assert person.look(1) == []
-    assert person.look(3)[0].startswith("3 films wait for you.")
+    assert person.look(3)[0].startswith("3 videos wait for you.")
     assert told[3] in lines(view([in_render(1.0)], outage=person.sentences), 300)
     assert person.look(2) == []
-    assert person.look(0) == ["you have decided on every film; the demo continues"]
+    assert person.look(0) == ["you have decided on every video; the demo continues"]
     assert person.sentences == []
 
 

@@ -34,6 +34,7 @@ BANNED = {
     "Nudge": r"\bnudges?\b",
     "fuse": r"\bfuses?\b",
     "patience": r"\bpatience\b",
+    "film": r"film(?!ed|ing)",  # in names, too
 }
 PATTERNS = {word: re.compile(pattern, re.IGNORECASE) for word, pattern in BANNED.items()}
 

@@ -79,8 +79,8 @@ def test_the_voice_is_spared_addresses_and_stage_directions() -> None:
 
 
 def test_a_caption_keeps_its_lines_lists_and_addresses() -> None:
-    left = posted("**New** [film](https://x.example/f)\n\n- 5*4*3\n- #ocean")
-    assert left.text == "New film (https://x.example/f)\n\n- 5*4*3\n- #ocean"
+    left = posted("**New** [trailer](https://x.example/f)\n\n- 5*4*3\n- #ocean")
+    assert left.text == "New trailer (https://x.example/f)\n\n- 5*4*3\n- #ocean"
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_a_caption_keeps_its_lines_lists_and_addresses() -> None:
     [
         ("[a](b)", "a (b)"),
         (
-            "See [our **film**](https://x.example/f) and [more](https://y.example).",
-            "See our film (https://x.example/f) and more (https://y.example).",
+            "See [our **trailer**](https://x.example/f) and [more](https://y.example).",
+            "See our trailer (https://x.example/f) and more (https://y.example).",
         ),
         ("[https://x.example](https://x.example)", "https://x.example"),
         ("[](https://x.example)", "https://x.example"),

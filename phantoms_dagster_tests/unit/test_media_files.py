@@ -30,7 +30,7 @@ async def test_a_copy_that_breaks_leaves_nothing_behind(tmp_path: Path, monkeypa
 
 def test_scratch_folders_are_fresh_and_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     left, file = FolderStore(tmp_path).scratch(), FolderStore(tmp_path).scratch_file(".mp4")
-    file.write_bytes(b"half a film")
+    file.write_bytes(b"half a video")
     recent = FolderStore(tmp_path).scratch()
     os.utime(left, (0, 0))
     os.utime(file, (0, 0))

@@ -241,7 +241,7 @@ from phantoms_dagster.store.judgement import Review, judged
 
 files = json.loads(sys.stdin.read())
 script = Script(hook="h", scenes=[{"narration": "n", "on_screen_text": ""}], title="t", caption="c", hashtags=["#a", "#b"])
-film = MediaFile(sha256="0" * 64, size=1, suffix=".mp4")
+master = MediaFile(sha256="0" * 64, size=1, suffix=".mp4")
 refused = []
 for text in files["wrong"]:
     try:
@@ -259,7 +259,7 @@ print(json.dumps({
     "audiences": [post.privacy for post in posts],
     "notes": [notes(post) for post in posts],
     "changes": changes(posts, changed),
-    "hashes": len({content_hash(script, film, words) for words in (posts, changed)}),
+    "hashes": len({content_hash(script, master, words) for words in (posts, changed)}),
     "stored": [post.model_dump_json() for post in posts],
     "read_again": type(posts[0]).model_validate_json(posts[0].model_dump_json()) == posts[0],
     "channels": [channel.model_dump_json() for channel in (fresh, other)],

@@ -20,7 +20,7 @@ from phantoms_dagster.domain.wording import changes, compose, notes, post_words,
 from phantoms_dagster.platforms.instagram.limits import InstagramLimits
 from phantoms_dagster.platforms.tiktok.choices import TikTokChoices, TikTokTerms
 
-FILM = MediaFile(sha256="0" * 64, size=1, suffix=".mp4")
+MASTER = MediaFile(sha256="0" * 64, size=1, suffix=".mp4")
 
 
 def script(**changes: object) -> Script:
@@ -143,7 +143,7 @@ def test_tiktoks_terms_are_part_of_what_is_approved() -> None:
         declaration="By posting, you agree to TikTok's Music Usage Confirmation.",
     )
     hashes = {
-        content_hash(script(), FILM, post_words(script(), changed, [Platform("tiktok")]))
+        content_hash(script(), MASTER, post_words(script(), changed, [Platform("tiktok")]))
         for changed in (tiktok(), tiktok(privacy="PUBLIC_TO_EVERYONE"), tiktok(comments=True), tiktok(your_brand=True))
     }
     assert len(hashes) == 4

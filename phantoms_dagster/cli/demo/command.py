@@ -46,7 +46,7 @@ POLL_SECONDS = 0.5
 STUCK_SECONDS = 600.0
 ATTEMPTS = 60  # how many of the newest attempts to read; the screen shows some of them
 REVIEWER = "demo reviewer"
-FOLDER = "films"
+FOLDER = "videos"
 
 
 class DemoFailed(PhantomsError):
@@ -70,13 +70,13 @@ def demo(
         bool, typer.Option("--wait", help="Keep running at the end, until Ctrl-C, to explore the desk and the Dagster UI")
     ] = False,
     review: Annotated[
-        bool, typer.Option("--review", help="Decide on each film yourself, at the desk or with `phantoms approve`; the demo waits")
+        bool, typer.Option("--review", help="Decide on each video yourself, at the desk or with `phantoms approve`; the demo waits")
     ] = False,
 ) -> None:
     """Make real videos from bundled briefs and post them to the sandbox. Needs no keys and no installation.
 
-    A terminal shows the progress of each film. No browser opens. At the end
-    you get the best frame of each film as a file, a proof from the sandbox's
+    A terminal shows the progress of each video. No browser opens. At the end
+    you get the best frame of each video as a file, a proof from the sandbox's
     ledger, the costs, and what to try next.
 
     With --faults the render API goes down in mid-run: its breaker opens, the
@@ -263,7 +263,7 @@ class _Watch:
                     tell(line)
                 if waiting:  # waiting for a person does not count as stuck
                     moved = time.monotonic()
-            elif all(lane.rendered for lane in lanes):  # review all films at once, like a person would
+            elif all(lane.rendered for lane in lanes):  # review all videos at once, like a person would
                 mine = [key for key in decisions.undecided() if key in rows]
                 decisions.decide_all(mine, approved=True, reviewer=REVIEWER, via="demo")
             if lanes != seen:
@@ -277,7 +277,7 @@ class _Watch:
             time.sleep(POLL_SECONDS)
 
     def _under_way(self) -> dict[str, float]:
-        """Return the progress (0 to 1) of each film that the sandbox is rendering, by video key."""
+        """Return the progress (0 to 1) of each video that the sandbox is rendering, by video key."""
         answer = httpx.get(self._renders, timeout=30, trust_env=False).raise_for_status().json()
         return {render["video_key"]: float(render["progress"]) for render in answer["renders"]}
 

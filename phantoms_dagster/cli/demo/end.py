@@ -1,4 +1,4 @@
-"""The result of `phantoms demo`: the proof from the sandbox's ledger, the costs, the films and the best frame of each."""
+"""The result of `phantoms demo`: the proof from the sandbox's ledger, the costs, the videos and the best frame of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from phantoms_dagster.cli.open_film import film_of
+from phantoms_dagster.cli.open_video import video_file
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import MediaFile, ScriptOutput, Sentence
@@ -53,7 +53,7 @@ class DemoOutcome:
     """The result of a demo. `problems` is empty when the sandbox's ledger has exactly one post per video and platform and one paid
     render per video, and a requested outage went as planned.
 
-    `costs` is in US dollars by stage. `folder` has the films and the best frames.
+    `costs` is in US dollars by stage. `folder` has the videos and the best frames.
     """
 
     videos: list[dict[str, Any]]
@@ -79,7 +79,7 @@ def posted(sandbox_url: str) -> Counter[Post]:
 def end_of_demo(
     sandbox_url: str, services: Services, keys: Sequence[str], before: Collection[Post], folder: Path, *, by_hand: bool = False
 ) -> DemoOutcome:
-    """Collect the result of the demo and write the films and frames to `folder`. `before` are posts of earlier demos.
+    """Collect the result of the demo and write the videos and frames to `folder`. `before` are posts of earlier demos.
 
     `by_hand`: a person reviewed. Rejected videos need no posts, and an edited script was rendered again.
     """
@@ -101,7 +101,7 @@ def end_of_demo(
     if paid and by_hand:
         ours = paid_renders(services.engine, keys)
         proof["render"] = compared(len(ours), ours, Counter(str(entry["id"]) for entry in paid))
-    elif paid:  # without the render API, films are rendered locally for free
+    elif paid:  # without the render API, videos are rendered locally for free
         proof["render"] = compared(len(keys), set(keys), Counter(str(entry["video_key"]) for entry in paid))
     problems += _doubts(proof, shown, there)
     performance = services.performance().table("video_performance")
@@ -170,7 +170,7 @@ def dead_letters(services: Services, keys: Sequence[str]) -> int:
 
 
 def write_pictures(videos: Sequence[dict[str, Any]], services: Services, folder: Path) -> list[str]:
-    """Write each film and its best frame to the folder, named by title, and set their paths in `videos`. Return the problems."""
+    """Write each video and its best frame to the folder, named by title, and set their paths in `videos`. Return the problems."""
     # Only this needs numpy and PyAV.
     from phantoms_dagster.media.frames import best_frame, headlines  # noqa: PLC0415
 
@@ -184,15 +184,15 @@ def write_pictures(videos: Sequence[dict[str, Any]], services: Services, folder:
             continue  # already in the problems
         name = _name(video["title"], names)
         try:
-            film = film_of(video["id"], "rendered_video", stages, services.media_files)
-            frame = best_frame(film, headlines(*_headlined(stages)))
+            master = video_file(video["id"], "rendered_video", stages, services.media_files)
+            frame = best_frame(master, headlines(*_headlined(stages)))
         except (PhantomsError, OSError) as error:
             problems.append(f"{video['id']}: no picture: {error}")
             continue
         picture = folder / f"{name}.jpg"
         picture.write_bytes(frame.jpeg)
         video["frame"] = {"path": str(picture), "second": round(frame.second, 2), "sharpness": round(frame.sharpness, 1)}
-        video["film"] = str(_linked(film, folder / f"{name}{film.suffix}"))
+        video["film"] = str(_linked(master, folder / f"{name}{master.suffix}"))
     return problems
 
 
@@ -217,12 +217,12 @@ def _headlined(stages: Mapping[str, StageRow]) -> tuple[list[Sentence], int]:
     return [Sentence.model_validate(one) for one in spoken["sentences"]], len(script.script.scenes)
 
 
-def _linked(film: Path, to: Path) -> Path:
-    """Hard-link the film, which needs no space. Copy it when the disk has no hard links."""
+def _linked(file: Path, to: Path) -> Path:
+    """Hard-link the file, which needs no space. Copy it when the disk has no hard links."""
     with suppress(FileNotFoundError):
         to.unlink()
     try:
-        os.link(film, to)
+        os.link(file, to)
     except OSError:
-        shutil.copyfile(film, to)
+        shutil.copyfile(file, to)
     return to

@@ -1,4 +1,4 @@
-"""The outage of `phantoms demo --faults`: the sandbox's render API is down for twenty seconds while it makes films.
+"""The outage of `phantoms demo --faults`: the sandbox's render API is down for twenty seconds while it makes videos.
 
 Nothing is simulated on our side. The sandbox refuses every call, the stack's own breaker opens, and its own probe closes it. This
 module only sets the fault in the sandbox and reads the breaker's history from Redis.
@@ -56,7 +56,7 @@ class OutageReport:
     def problems(self) -> list[str]:
         """What went wrong; empty when the breaker opened and closed and nothing was given up."""
         if self.died_at is None:
-            return ["the outage did not happen: all films were finished before the render API could go down"]
+            return ["the outage did not happen: all videos were finished before the render API could go down"]
         found = []
         if self.opened_at is None:
             found.append(f"the breaker {BREAKER} did not open during the outage")
@@ -101,16 +101,16 @@ class DemoOutage:
     def look(self, *, submitted: bool, waiting: int) -> list[str]:
         """Take the next step if it is time, and return what is new, as sentences.
 
-        `submitted`: every film has been ordered. `waiting` is the number of films that are not finished.
+        `submitted`: every video has been ordered. `waiting` is the number of videos that are not finished.
         """
         report = self.report
         if report.died_at is None:
             if not submitted or not waiting:
                 return []
-            # Wait until all films are ordered: after an error, a paid order is not repeated for half an hour, because it may count.
+            # Wait until all videos are ordered, because a paid order is not repeated for half an hour after an error: it may count.
             self._tell("POST", json={"route": ROUTES, "kind": "status", "status": 503})
             report.died_at, report.waited = self._now(), waiting
-            return [f"{exact(report.died_at)} the render API went down; {_videos(waiting)} wait for their films"]
+            return [f"{exact(report.died_at)} the render API went down; {_videos(waiting)} wait for their renders"]
         news = []
         if report.lifted_at is None or self._open:
             news += self._followed()
@@ -121,7 +121,7 @@ class DemoOutage:
         return news
 
     def sentences(self, waiting: int) -> list[tuple[str, str]]:
-        """Return the outage for the screen: sentences with styles. `waiting` is the number of films that are not finished."""
+        """Return the outage for the screen: sentences with styles. `waiting` is the number of videos that are not finished."""
         report = self.report
         if report.died_at is None:
             return []

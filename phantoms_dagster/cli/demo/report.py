@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from phantoms_dagster.cli.stack import Running
 
 KINDS = {"post": "posts", "render": "paid renders"}
-HOW_BEST = "The best frame of each film is its sharpest key frame with a headline:"
+HOW_BEST = "The best frame of each video is its sharpest key frame with a headline:"
 
 
 def print_report(
@@ -68,8 +68,8 @@ def next_steps(web_url: str, *, wait: bool, faults: bool, review: bool = False) 
         "Break any service yourself: `phantoms sandbox --help` tells you how."
         if faults
         else "Run `phantoms demo --faults` to see a service fail in mid-run without losing anything.",
-        f"In Dagster's UI, open {page}: each partition shows its film, words and cost.",
-        *(() if review else ("Run `phantoms demo --review` to review the films yourself, at the desk.",)),
+        f"In Dagster's UI, open {page}: each partition shows its video, words and cost.",
+        *(() if review else ("Run `phantoms demo --review` to review the videos yourself, at the desk.",)),
     )
 
 
@@ -89,7 +89,7 @@ def _pictures(outcome: DemoOutcome) -> None:
     say(HOW_BEST)
     for video in framed:  # paths are never broken, so that they can be clicked and copied
         out.print(f"  {plain(video['frame']['path'])}", soft_wrap=True)
-    say("The films are next to them, as .mp4.", style="dim")
+    say("The videos are next to them, as .mp4.", style="dim")
 
 
 def _outage(outage: OutageReport, outcome: DemoOutcome) -> None:

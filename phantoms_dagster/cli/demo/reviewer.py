@@ -17,20 +17,20 @@ class DemoReviewer:
         self._waiting = 0
 
     def look(self, waiting: int) -> list[str]:
-        """Take the number of films that wait for a decision. Return what is new to say."""
+        """Take the number of videos that wait for a decision. Return what is new to say."""
         before, self._waiting = self._waiting, waiting
         if waiting > before:
             return [line for line, _ in self.sentences]
-        return ["you have decided on every film; the demo continues"] if before and not waiting else []
+        return ["you have decided on every video; the demo continues"] if before and not waiting else []
 
     @property
     def sentences(self) -> list[tuple[str, str]]:
         """What the person should do now: sentences with styles. URLs and commands have their own lines."""
         if not self._waiting:
             return []
-        films = counted(self._waiting, "film waits", "films wait")
+        videos = counted(self._waiting, "video waits", "videos wait")
         return [
-            (f"{films} for you. Watch and decide at the desk (Ctrl-C ends the demo):", "bold"),
+            (f"{videos} for you. Watch and decide at the desk (Ctrl-C ends the demo):", "bold"),
             (f"  {self._desk}", "bold cyan"),
             ("or approve all of them in another terminal:", ""),
             (f"  {self._command}", "cyan"),

@@ -55,13 +55,13 @@ class VideoLane:
 
     @property
     def rendered(self) -> bool:
-        """Whether its film is finished, or will never be."""
+        """Whether its video is finished, or will never be."""
         made = [self.states.get(name) for name in ("script", "voiceover", "rendered_video")]
         return made[-1] == "done" or any(state in ENDED_BADLY for state in made)
 
     @property
     def waits_for_review(self) -> bool:
-        """Whether its film is finished and waits for a decision."""
+        """Whether its video is finished and waits for a decision."""
         return self.states.get("rendered_video") == "done" and self.states.get("approval") in ("ready", "deferred", "running")
 
 

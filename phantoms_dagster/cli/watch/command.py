@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 def watch(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each event, until Ctrl-C")] = False,
 ) -> None:
-    """Watch stages and events live, and open and approve films. Press q to quit.
+    """Watch stages and events live, and open and approve videos. Press q to quit.
 
     Without a terminal it prints one line per event.
     """

@@ -11,7 +11,7 @@ from rich.live import Live
 from sqlalchemy.exc import SQLAlchemyError
 
 from phantoms_dagster.cli.console import err, out, plain, print_json
-from phantoms_dagster.cli.open_film import film_of
+from phantoms_dagster.cli.open_video import video_file
 from phantoms_dagster.cli.player import open_file
 from phantoms_dagster.cli.problems import database_problem
 from phantoms_dagster.cli.times import exact
@@ -148,7 +148,7 @@ def run_screen(looks: WatchPoller, services: Services) -> None:
 
 def _opened(services: Services, key: str) -> str:
     try:
-        path = film_of(key, "rendered_video", services.catalogue().stages(key), services.media_files)
+        path = video_file(key, "rendered_video", services.catalogue().stages(key), services.media_files)
     except (PhantomsError, OSError) as error:
         return str(error)
     by = open_file(path)

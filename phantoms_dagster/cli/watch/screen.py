@@ -141,7 +141,7 @@ def _events(latest: Sequence[AttemptSummary]) -> Iterator[Text]:
 
 def _foot(snapshot: Snapshot, said: str) -> Iterator[Text]:
     yield Text(said, style="yellow", no_wrap=True, overflow="ellipsis")
-    keys = "up/down: select, o: open the film, a: approve, q: quit" if snapshot.undecided else "q: quit"
+    keys = "up/down: select, o: open the video, a: approve, q: quit" if snapshot.undecided else "q: quit"
     yield Text(keys, style="dim", no_wrap=True, overflow="ellipsis")
 
 

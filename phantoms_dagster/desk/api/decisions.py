@@ -99,7 +99,7 @@ class First(ApiModel):
 class ReviewDetail(ApiModel):
     """Everything to decide on. `film` is a URL that expires within minutes; `words` are the words of each post.
 
-    `changed` says what has changed since the film was made. `warnings` do not prevent an approval.
+    `changed` says what has changed since the video was made. `warnings` do not prevent an approval.
     `first` is an existing approval of exactly this content, which a second person must complete.
     """
 
@@ -144,7 +144,7 @@ def show_review(visit: CurrentVisit, key: KeyInPath) -> ReviewDetail:
     return ReviewDetail(
         key=key,
         content=review.content,
-        film=address(visit.desk, screen.film.video) if screen.film else None,
+        film=address(visit.desk, screen.master.video) if screen.master else None,
         words=[post.model_dump(mode="json") for post in review.words],
         changed=review.changed,
         warnings=list(review.warnings),

@@ -70,7 +70,7 @@ class TextChange(ApiModel):
 
 
 class Edited(ApiModel):
-    """The result of an edit. `remakes` is the first stage that runs again because of it; null when the film stays."""
+    """The result of an edit. `remakes` is the first stage that runs again because of it; null when the video stays."""
 
     key: str
     changed: list[TextChange]

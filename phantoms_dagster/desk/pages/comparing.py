@@ -1,4 +1,4 @@
-"""Compares an earlier revision of a video with the current one: texts word by word, and both films side by side."""
+"""Compares an earlier revision of a video with the current one: texts word by word, and both videos side by side."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class ChangedText:
 
 @dataclass(frozen=True)
 class Twin:
-    """The film of one of the two revisions. `leads` marks the longer one, which drives the playhead."""
+    """The video of one of the two revisions. `leads` marks the longer one, which drives the playhead."""
 
     revision: int
-    film: str
+    video: str
     poster: str
     seconds: float
     leads: bool
@@ -55,7 +55,7 @@ def compared(visit: Visit, screen: Screen, against: int, back: str) -> Response:
         earlier=earlier,
         changed=changed,
         twins=_twins(visit, screen, old),
-        same_film=screen.film is not None and screen.film.video == old.film.video,
+        same_video=screen.master is not None and screen.master.video == old.master.video,
         back=back,
     )
 
@@ -72,27 +72,27 @@ def _changed(old: Script, new: Script, language: str) -> list[ChangedText]:
 
 
 def _twins(visit: Visit, screen: Screen, old: Earlier) -> list[Twin]:
-    """Return both films, the earlier one first; an empty list when one is missing or both are the same."""
-    now = screen.film
-    if now is None or now.video == old.film.video or not all(_is_there(visit, film) for film in (old.film, now)):
+    """Return both videos, the earlier one first; an empty list when one is missing or both are the same."""
+    now = screen.master
+    if now is None or now.video == old.master.video or not all(_is_there(visit, master) for master in (old.master, now)):
         return []
     numbers = (old.revision, screen.revisions.get("rendered_video", 1))
-    leads = old.film.probe.seconds >= now.probe.seconds
+    leads = old.master.probe.seconds >= now.probe.seconds
     return [
         Twin(
             revision=number,
-            film=address(visit.desk, film.video),
-            poster=address(visit.desk, film.thumbnail),
-            seconds=film.probe.seconds,
+            video=address(visit.desk, master.video),
+            poster=address(visit.desk, master.thumbnail),
+            seconds=master.probe.seconds,
             leads=first,
         )
-        for number, film, first in zip(numbers, (old.film, now), (leads, not leads), strict=True)
+        for number, master, first in zip(numbers, (old.master, now), (leads, not leads), strict=True)
     ]
 
 
-def _is_there(visit: Visit, film: RenderedVideoOutput) -> bool:
+def _is_there(visit: Visit, master: RenderedVideoOutput) -> bool:
     try:
-        visit.desk.services.media_files.local(film.video)
+        visit.desk.services.media_files.local(master.video)
     except (PhantomsError, OSError):  # cleaned up, or its store is down: the page still shows the texts
         return False
     return True

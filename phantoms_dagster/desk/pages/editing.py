@@ -102,8 +102,8 @@ def _form(
         wrong=str(error) if error else "",
         words=_fields(screen.script.script, typed, _WORDS),
         spoken=_fields(screen.script.script, typed, ("hook", "scene", "headline")),
-        film=address(visit.desk, screen.film.video) if screen.film else None,
-        poster=address(visit.desk, screen.film.thumbnail) if screen.film else None,
+        video_url=address(visit.desk, screen.master.video) if screen.master else None,
+        poster=address(visit.desk, screen.master.thumbnail) if screen.master else None,
         out=already_posted(out) if out else "",
         price=visit.desk.services.retrying().price(screen.voiceover.seconds if screen.voiceover else None),
     )
@@ -158,8 +158,8 @@ def _told(edited: EditedTexts) -> str:
     if not any(edited.differences):
         return "Nothing was changed."
     what = {
-        "voiceover": "Saved. The voice and the film are being made again. The video comes back for review when it is rendered.",
-        "rendered_video": "Saved. The film is being rendered again. The video comes back for review when it is done.",
-        None: "Saved. The film stays the same. The new words wait for a decision.",
+        "voiceover": "Saved. The voice and the video are being made again. The video comes back for review when it is rendered.",
+        "rendered_video": "Saved. The video is being rendered again. It comes back for review when it is done.",
+        None: "Saved. The video stays the same. The new words wait for a decision.",
     }[edited.remakes]
     return " ".join([what, *(f"{note[0].upper()}{note[1:]}." for note in edited.notes)])

@@ -1,4 +1,4 @@
-"""The guest's page: one film, its texts, and two answers. A guest link opens nothing else of the desk.
+"""The guest's page: one video, its texts, and two answers. A guest link opens nothing else of the desk.
 
 A GET changes nothing, because chat programs open links to show a preview.
 """
@@ -24,8 +24,8 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{20,100}")
 
 
 @dataclass(frozen=True)
-class GuestFilm:
-    """The film that the guest is asked about. `words` are the words of each post."""
+class GuestVideo:
+    """The video that the guest is asked about. `words` are the words of each post."""
 
     video: str
     poster: str
@@ -39,7 +39,7 @@ def register(app: FastAPI) -> None:
 
 
 def look(visit: CurrentVisit, secret: str) -> Response:
-    """Show the film and the question, or why there is nothing to answer."""
+    """Show the video and the question, or why there is nothing to answer."""
     if (wait := visit.desk.attempts.guess_wait_seconds(visit.address)) > 0:
         return _too_many(visit, wait)
     link = _found(visit, secret)
@@ -87,25 +87,25 @@ def _again(visit: Visit, secret: str, link: GuestLink) -> GuestLink:
 
 
 def _shown(visit: Visit, link: GuestLink, *, status: int = 200, problem: str = "") -> Response:
-    film = _film(visit, link) if link.state == "open" else None
-    return _page(visit, status, link=link, film=film, problem=problem, wait=0)
+    shown = _shared(visit, link) if link.state == "open" else None
+    return _page(visit, status, link=link, shown=shown, problem=problem, wait=0)
 
 
-def _film(visit: Visit, link: GuestLink) -> GuestFilm | None:
-    """Return the film, if the current version is still the one that the link is about; else None."""
+def _shared(visit: Visit, link: GuestLink) -> GuestVideo | None:
+    """Return the video, if the current version is still the one that the link is about; else None."""
     review, screen = visit.desk.decisions.review(link.key), visit.desk.queue.screen(link.key)
-    if review is None or screen is None or screen.film is None or review.content != link.content_sha256:
+    if review is None or screen is None or screen.master is None or review.content != link.content_sha256:
         return None
-    film = screen.film
-    return GuestFilm(address(visit.desk, film.video), address(visit.desk, film.thumbnail), review.words)
+    master = screen.master
+    return GuestVideo(address(visit.desk, master.video), address(visit.desk, master.thumbnail), review.words)
 
 
 def _nothing(visit: Visit) -> Response:
-    return _page(visit, 404, link=None, film=None, problem="", wait=0)
+    return _page(visit, 404, link=None, shown=None, problem="", wait=0)
 
 
 def _too_many(visit: Visit, seconds: int) -> Response:
-    response = _page(visit, 429, link=None, film=None, problem="", wait=max(1, round(seconds / 60)))
+    response = _page(visit, 429, link=None, shown=None, problem="", wait=max(1, round(seconds / 60)))
     response.headers["Retry-After"] = str(seconds)
     return response
 

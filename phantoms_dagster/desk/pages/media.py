@@ -1,4 +1,4 @@
-"""Serves films and pictures at signed URLs that expire within minutes. Range requests let a player seek."""
+"""Serves videos and pictures at signed URLs that expire within minutes. Range requests let a player seek."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ async def media(visit: CurrentVisit, name: str, size: int = 0, until: int = 0, k
     desk = visit.desk
     found = _NAME.fullmatch(name)
     if found is None or not desk.keys.verify("media", f"{name}:{size}:{until}", key):
-        raise NotAllowed("This film address is not valid. Open the video's page to get a new one.")
+        raise NotAllowed("This video address is not valid. Open the video's page to get a new one.")
     if until < time.time():
-        raise NotAllowed("This film address has expired. Load the video's page again.")
+        raise NotAllowed("This video address has expired. Load the video's page again.")
     path = await _store(desk).local(MediaFile(sha256=found[1], size=size, suffix=found[2]))
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     headers = {

@@ -29,7 +29,7 @@ from phantoms_dagster.store.two_reviewers import WantsAnother, rule
 REASONS = ("Wrong fact", "Off brand", "Voice is wrong", "Picture is wrong", "Text is cut off", "Boring hook", "Too long")
 # The queue beside the video lists at most this many. Its heading has the total.
 CARDS = 100
-# A rejection's position in the film must be below this; anything else is ignored.
+# A rejection's position in the video must be below this; anything else is ignored.
 LONGEST_SECONDS = 86_400
 _SAID: Mapping[str, str] = {"approve": "Approved", "reject": "Rejected", "hold": "On hold"}
 
@@ -164,8 +164,8 @@ def _shown(visit: Visit, filters: Filters, cards: Sequence[ReviewCard], key: str
         place=place,
         previous=filters.path(keys[place - 1]) if place else None,
         following=filters.path(keys[place + 1]) if place is not None and place + 1 < len(keys) else None,
-        film=_address(visit, screen.film.video if screen.film else None),
-        poster=_address(visit, screen.film.thumbnail if screen.film else None),
+        video_url=_address(visit, screen.master.video if screen.master else None),
+        poster=_address(visit, screen.master.thumbnail if screen.master else None),
         lines=_lines(screen),
         targets=targets,
         platform=wanted,
@@ -187,22 +187,25 @@ def _refusal(visit: Visit, screen: Screen, review: Review | None) -> str:
 
 
 def _earlier(visit: Visit, screen: Screen) -> int | None:
-    """Return the newest revision before the current one whose film and texts were kept; None without one."""
+    """Return the newest revision before the current one whose video and texts were kept; None without one."""
     revision = screen.revisions.get("rendered_video", 1)
-    found = visit.desk.earlier.of(screen.key, before=revision, limit=1) if revision > 1 and screen.film else []
+    found = visit.desk.earlier.of(screen.key, before=revision, limit=1) if revision > 1 and screen.master else []
     return found[0].revision if found else None
 
 
 def can_edit(screen: Screen) -> bool:
-    """Whether the page offers editing: there is a film, and at least one platform is not posted yet. Saving checks again."""
+    """Whether the page offers editing: there is a video, and at least one platform is not posted yet. Saving checks again."""
     out = [screen.states.get(f"{platform}/post") == "done" for platform in screen.brief.platforms]
-    made = screen.film is not None and screen.script is not None
+    made = screen.master is not None and screen.script is not None
     return made and not all(out) and not screen.pending and screen.approval != "discarded"
 
 
 def _is_open(screen: Screen) -> bool:
     return (
-        screen.film is not None and screen.approval in ("ready", "deferred", "rejected") and not screen.held and not screen.pending
+        screen.master is not None
+        and screen.approval in ("ready", "deferred", "rejected")
+        and not screen.held
+        and not screen.pending
     )
 
 
@@ -291,7 +294,7 @@ def _chosen(form: Form) -> tuple[Platform, ...]:
 
 
 def _note(reason: str, at: str, scene: str) -> str:
-    """Prefix the reason with the position in the film at which it was written."""
+    """Prefix the reason with the position in the video at which it was written."""
     try:
         second = float(at) if at else 0.0
     except ValueError:

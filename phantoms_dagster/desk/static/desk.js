@@ -108,7 +108,7 @@ if (player) {
       player.currentTime = Number(line.dataset.at) + 0.01;
       paint();
     });
-  // The URL of a film expires within minutes. When the page was open longer, fetch a new URL once.
+  // The URL of a video expires within minutes. When the page was open longer, fetch a new URL once.
   player.addEventListener("error", async () => {
     if (player.dataset.fresh) return;
     player.dataset.fresh = "1";
@@ -128,38 +128,38 @@ if (player) {
   paint();
 }
 
-// --- two revisions side by side: the longer film drives the playhead of both
+// --- two revisions side by side: the longer video drives the playhead of both
 
 const twins = one("[data-twins]");
 if (twins) {
-  const films = all("video", twins);
+  const videos = all("video", twins);
   const lead = one("video[data-lead]", twins);
-  const others = films.filter((film) => film !== lead);
+  const others = videos.filter((video) => video !== lead);
   const seek = one("[data-twin-seek]", twins);
-  const ended = (film) => film.duration && lead.currentTime >= film.duration;
+  const ended = (video) => video.duration && lead.currentTime >= video.duration;
   const both = (at) => {
-    for (const film of films) film.currentTime = Math.min(Math.max(0, at), film.duration || at);
+    for (const video of videos) video.currentTime = Math.min(Math.max(0, at), video.duration || at);
   };
-  const stop = () => films.forEach((film) => film.pause());
+  const stop = () => videos.forEach((video) => video.pause());
   const paint = () => {
     seek.value = lead.currentTime;
     seek.style.setProperty("--at", `${(100 * lead.currentTime) / (lead.duration || Number(seek.max) || 1)}%`);
     one("[data-twin-time]", twins).textContent = clock(lead.currentTime);
-    for (const film of others)
-      if (!ended(film) && Math.abs(film.currentTime - lead.currentTime) > 0.15) film.currentTime = lead.currentTime;
+    for (const video of others)
+      if (!ended(video) && Math.abs(video.currentTime - lead.currentTime) > 0.15) video.currentTime = lead.currentTime;
     twins.classList.toggle("playing", !lead.paused);
   };
   twins.toggle = () => {
     if (!lead.paused) return stop();
-    for (const film of films) if (film === lead || !ended(film)) film.play();
+    for (const video of videos) if (video === lead || !ended(video)) video.play();
   };
   twins.frame = (by) => {
     stop();
     both(lead.currentTime + by / 30);
   };
-  for (const film of films) {
-    film.controls = false;
-    film.addEventListener("click", () => twins.toggle());
+  for (const video of videos) {
+    video.controls = false;
+    video.addEventListener("click", () => twins.toggle());
   }
   for (const name of ["timeupdate", "seeked", "play", "pause", "loadedmetadata"]) lead.addEventListener(name, paint);
   lead.addEventListener("pause", stop);
@@ -169,7 +169,7 @@ if (twins) {
   seek.addEventListener("input", () => both(Number(seek.value)));
 }
 
-// --- a rejection records the position in the film
+// --- a rejection records the position in the video
 
 const rejecting = one("[data-reject]");
 if (rejecting) {
@@ -183,7 +183,7 @@ if (rejecting) {
       one("[data-at-second]", rejecting).value = now > 0 ? now.toFixed(1) : "";
       one("[data-at-scene]", rejecting).value = now > 0 && spoken ? spoken.dataset.scene : "";
       one("[data-at-said]", rejecting).textContent =
-        now > 0 && spoken ? (Number(spoken.dataset.scene) ? `scene ${spoken.dataset.scene}` : "hook") : "the whole film";
+        now > 0 && spoken ? (Number(spoken.dataset.scene) ? `scene ${spoken.dataset.scene}` : "hook") : "the whole video";
     }
     reason.focus();
   });
@@ -257,7 +257,7 @@ if (moving) {
 // --- keys
 
 const submit = (form) => form && form.requestSubmit(one("button", form));
-// A decision opens the next film. An accidental double press must not decide on that film, which the user has not seen.
+// A decision opens the next video. An accidental double press must not decide on that video, which the user has not seen.
 const DOUBLE_PRESS_MS = 800;
 const decide = (form) => {
   if (!form || Date.now() - Number(sessionStorage.getItem("decided")) < DOUBLE_PRESS_MS) return;
@@ -300,7 +300,7 @@ document.addEventListener("keydown", (event) => {
       const form = one("form[data-undo]");
       if (form) {
         event.preventDefault();
-        sessionStorage.removeItem("decided"); // the user has seen this film, so no double-press guard
+        sessionStorage.removeItem("decided"); // the user has seen this video, so no double-press guard
         submit(form);
       }
     }

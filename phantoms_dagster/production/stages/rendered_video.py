@@ -120,8 +120,8 @@ class RenderVideo:
         return StageResult(output, render.cost, render.remote_id, self._renderer.provider)
 
     async def _accept(self, fetch: Fetch, cost: Decimal) -> _Master | WrittenOff:
-        with scratch_file(self._media, ".mp4") as film, scratch_file(self._media, ".jpg") as picture:
-            master, still = film(), picture()
+        with scratch_file(self._media, ".mp4") as new_master, scratch_file(self._media, ".jpg") as new_still:
+            master, still = new_master(), new_still()
             await fetch(master)
             probe = await self._looked_at(master)
             if probe.seconds < SHORTEST_SECONDS or probe.video_codec == "":

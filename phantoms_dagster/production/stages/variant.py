@@ -39,7 +39,7 @@ class MakeVariant:
         title, caption = _approved(approval, script, task.video.channel, platform)
         if not platform.spec.words.names_in_picture and master.named:
             raise Permanent(
-                f"the film shows the channel's name, which {platform.title} does not accept: materialize `rendered_video` with "
+                f"the video shows the channel's name, which {platform.title} does not accept: materialize `rendered_video` with "
                 "regenerate to make it without the name, then approve it again",
                 provider=str(platform),
                 code="named",

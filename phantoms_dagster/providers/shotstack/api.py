@@ -1,4 +1,4 @@
-"""Shotstack's HTTP API: its addresses, its table of errors, the upload of the voiceover and the download of the film."""
+"""Shotstack's HTTP API: its addresses, its table of errors, the upload of the voiceover and the download of the video."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ ERRORS: Mapping[int, type[ProviderError]] = MappingProxyType(
 )
 _BUY = "the account has no credits left: buy credits at https://dashboard.shotstack.io, then replay"
 _KEY = "check the API key and that it belongs to this stage (v1 and stage have different keys)"
-# A minute of video at the service's highest bit rate has about 200 MB. The film is written to a file as it arrives.
-MOST_FILM_BYTES = 2 << 30
+# A minute of video at the service's highest bit rate has about 200 MB. The video is written to a file as it arrives.
+MOST_VIDEO_BYTES = 2 << 30
 _GONE = (403, 404, 410)  # object storage's answers for an expired file
 
 
@@ -133,7 +133,7 @@ class ShotstackApi:
                 return {}
             raise
 
-    # --- download of the film
+    # --- download of the video
 
     async def hosted_url(self, render_id: str) -> str | None:
         """The URL of the copy that Shotstack hosts; None when there is none."""
@@ -153,8 +153,8 @@ class ShotstackApi:
         """Download to a temporary file, then rename it to `destination`. False when the file no longer exists at Shotstack."""
         part = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.part")
         try:
-            film = {"phantoms": {"most_bytes": MOST_FILM_BYTES}}
-            async with self._client.stream("GET", url, headers={"Accept-Encoding": "identity"}, extensions=film) as response:
+            limits = {"phantoms": {"most_bytes": MOST_VIDEO_BYTES}}
+            async with self._client.stream("GET", url, headers={"Accept-Encoding": "identity"}, extensions=limits) as response:
                 if response.status_code in _GONE:
                     return False
                 if not response.is_success:

@@ -78,7 +78,7 @@ class ShotstackRenderer:
         return RemoteId(render_id)
 
     def price(self, seconds: float) -> Decimal:
-        """The price in US dollars of a film of that length, by the price per minute in the settings."""
+        """The price in US dollars of a video of that length, by the price per minute in the settings."""
         return Decimal(str(seconds)) / 60 * self._usd_per_minute
 
     async def status(self, render_id: str) -> JobStatus:

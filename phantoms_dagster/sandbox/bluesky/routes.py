@@ -40,8 +40,8 @@ from phantoms_dagster.sandbox.bluesky.state import (
     tid,
 )
 from phantoms_dagster.sandbox.core import Sandbox, account_behind, body_blocks, page
-from phantoms_dagster.sandbox.films import Intake
 from phantoms_dagster.sandbox.growth import risen
+from phantoms_dagster.sandbox.uploaded_videos import Intake
 
 MAX_VIDEO = 100_000_000
 MAX_GRAPHEMES, MAX_BYTES = 300, 3_000
@@ -183,8 +183,8 @@ class _Bluesky:
         if known is not None:
             already = {"error": "already_exists", "message": "Video already processed", "jobId": known.job, "did": did(account)}
             return web.json_response({**already, "state": job_status(self.sandbox, known)["state"]}, status=409)
-        film = intake.film(self.sandbox, sha256)
-        if film is None or film.container != "mp4" or film.video_codec != "h264" or film.seconds > 180:
+        facts = intake.video(self.sandbox, sha256)
+        if facts is None or facts.container != "mp4" or facts.video_codec != "h264" or facts.seconds > 180:
             raise XrpcError("InvalidRequest", "this is no mp4 video of at most three minutes")
         if len(self._today(account)) >= int(self._setting("videos_per_day", 25)):
             raise XrpcError("RateLimitExceeded", "daily upload limit reached", 429)

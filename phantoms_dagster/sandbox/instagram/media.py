@@ -1,6 +1,6 @@
 """The Instagram stand-in's checks of an uploaded video: container, codecs, picture and length.
 
-`films` reads the video. The setting `instagram.check_media` = false switches the checks off.
+`uploaded_videos` reads the video. The setting `instagram.check_media` = false switches the checks off.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 
 from phantoms_dagster.sandbox.core import Sandbox
-from phantoms_dagster.sandbox.films import FilmFacts, Intake
+from phantoms_dagster.sandbox.uploaded_videos import Intake, VideoFacts
 
 UNSUPPORTED_FORMAT = 2_207_026
 MIN_SECONDS, MAX_SECONDS = 3.0, 900.0
@@ -33,9 +33,9 @@ class IncomingUpload:
         self.size += len(chunk)
         self._hash.update(chunk)
 
-    def film(self, sandbox: Sandbox) -> FilmFacts | None:
+    def video(self, sandbox: Sandbox) -> VideoFacts | None:
         """The properties of the upload; None if it is not a video."""
-        return self._kept.film(sandbox, self.sha256)
+        return self._kept.video(sandbox, self.sha256)
 
     @property
     def sha256(self) -> str:
@@ -43,21 +43,21 @@ class IncomingUpload:
         return self._hash.hexdigest()
 
 
-def fault(film: FilmFacts | None) -> int | None:
+def fault(video: VideoFacts | None) -> int | None:
     """The error subcode for a video that violates the media rules; None if it meets them."""
-    if film is None or film.container not in ("mp4", "mov") or film.edited or not film.moov_first:
+    if video is None or video.container not in ("mp4", "mov") or video.edited or not video.moov_first:
         return UNSUPPORTED_FORMAT
-    silent = film.audio_codec is None
+    silent = video.audio_codec is None
     rules = (
-        film.video_codec in ("h264", "hevc"),
-        film.pixel_format in (None, "yuv420p", "yuvj420p", "yuv420p10le"),
-        MIN_SECONDS <= film.seconds <= MAX_SECONDS,
-        MIN_FPS <= film.fps <= MAX_FPS + 0.01,
-        0 < film.width <= MAX_WIDTH,
-        film.height > 0 and MIN_RATIO <= film.width / film.height <= MAX_RATIO,
-        film.seconds > 0 and film.size * 8 / film.seconds <= MAX_BIT_RATE,
-        silent or film.audio_codec == "aac",
-        silent or (film.audio_hz or 0) <= MAX_AUDIO_HZ,
-        silent or 1 <= (film.audio_channels or 0) <= 2,
+        video.video_codec in ("h264", "hevc"),
+        video.pixel_format in (None, "yuv420p", "yuvj420p", "yuv420p10le"),
+        MIN_SECONDS <= video.seconds <= MAX_SECONDS,
+        MIN_FPS <= video.fps <= MAX_FPS + 0.01,
+        0 < video.width <= MAX_WIDTH,
+        video.height > 0 and MIN_RATIO <= video.width / video.height <= MAX_RATIO,
+        video.seconds > 0 and video.size * 8 / video.seconds <= MAX_BIT_RATE,
+        silent or video.audio_codec == "aac",
+        silent or (video.audio_hz or 0) <= MAX_AUDIO_HZ,
+        silent or 1 <= (video.audio_channels or 0) <= 2,
     )
     return None if all(rules) else UNSUPPORTED_FORMAT

@@ -7,7 +7,7 @@ makes no requests to other machines: a `video_url` must be on this machine.
 Settings: `instagram.processing_seconds` (see `pace`), `instagram.quota_total` (100), `instagram.containers_total` (400),
 `instagram.names` (false: an account may be addressed by its name too, which the platform refuses), `instagram.login`
 (facebook), `instagram.app_secret`, `instagram.require_proof` (false: a call needs no `appsecret_proof`, but a wrong one is
-refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true: a film that breaks the media rules
+refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true: a video that breaks the media rules
 fails), `instagram.strip_at` (true: captions are read back without '@'), `instagram.status_lag_seconds` (0),
 `instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24).
 """
@@ -94,7 +94,7 @@ class _Instagram:
         if received.size > self._setting("max_bytes", MAX_BYTES):
             container.error = UNSUPPORTED_FORMAT
         elif self._setting("check_media", True):
-            container.error = fault(received.film(self.sandbox))
+            container.error = fault(received.video(self.sandbox))
 
     async def _fetch(self, container: SandboxContainer, url: str) -> None:
         """Fetch a file from this machine; other hosts are never contacted. An error of the fetch becomes the container's error."""
@@ -192,8 +192,8 @@ class _Instagram:
         caption, account = html.escape(media.caption), html.escape(media.account.lstrip("@"))
         facts = f"A reel of the sandbox, published {media.timestamp}. Nobody else can see it."
         container = next((c for c in self.state.containers.values() if c.media_id == media.id), None)
-        film = player(self.sandbox, container.sha256) if container is not None else ""
-        return page(f"@{account} on Instagram (sandbox)", f"{film}<p>{caption}</p><p>{facts}</p>")
+        player_html = player(self.sandbox, container.sha256) if container is not None else ""
+        return page(f"@{account} on Instagram (sandbox)", f"{player_html}<p>{caption}</p><p>{facts}</p>")
 
     # --- who it is
 

@@ -68,7 +68,7 @@ _NOTES = (
     _Line("Add facts to the brief, and the next script tells them word for word.", "Add facts to the brief"),
     _Line("The voice was made on this machine, sentence by sentence.", "A voice from this machine"),
     _Line("Every caption waits for its word to be spoken.", "Captions follow the voice"),
-    _Line("A person approves the film before anybody else sees it.", "A person approves it"),
+    _Line("A person approves the video before anybody else sees it.", "A person approves it"),
     _Line("Each platform gets a file that fits its rules.", "One file for each platform"),
     _Line("Give Phantoms the key of a language model, and that model writes the next script.", "Or plug in a language model"),
     _Line("A post that went out is never made a second time.", "Never posted twice"),

@@ -207,7 +207,7 @@ class ShotstackStudio:
     async def _carry_out(self, job: RenderTask) -> None:
         try:
             audio = self._fetched(job)
-            job.file = await (self._film(job, audio) if self.render is not None else self._stock_film(job))
+            job.file = await (self._rendered(job, audio) if self.render is not None else self._stock_video(job))
         except Exception as error:  # noqa: BLE001 - the API would report any error of a renderer as `failed`
             job.error = str(error) or type(error).__name__
         job.finished = self.sandbox.now()
@@ -227,7 +227,7 @@ class ShotstackStudio:
             audio = source.path
         return audio
 
-    async def _film(self, job: RenderTask, audio: Path | None) -> Path:
+    async def _rendered(self, job: RenderTask, audio: Path | None) -> Path:
         async with self._turn:
             while self._running >= int(self.sandbox.setting("shotstack.renders_in_flight", 1)):
                 await self._turn.wait()
@@ -245,12 +245,12 @@ class ShotstackStudio:
                 self._running -= 1
                 self._turn.notify()
 
-    async def _stock_film(self, job: RenderTask) -> Path:
+    async def _stock_video(self, job: RenderTask) -> Path:
         """The same short video for every render, made once: for throughput tests, where the picture does not matter."""
         job.waiting = False
         if self._stock is None:
             async with self._stock_lock:
-                self._stock = self._stock or await _make_stock_film(self.place(STOCK))
+                self._stock = self._stock or await _make_stock_video(self.place(STOCK))
         return self._stock
 
     def _forget_old_files(self) -> None:
@@ -284,7 +284,7 @@ def _looked_at(body: bytes) -> tuple[str, float | None, str | None]:
     return "", None, "The source file is of an unsupported type"
 
 
-async def _make_stock_film(destination: Path) -> Path:
+async def _make_stock_video(destination: Path) -> Path:
     """Make a real MP4: 1080x1920 at 30 fps, one colour, with a silent AAC track.
 
     Its picture is one closed group of frames, encoded once and repeated. That takes a quarter of the CPU time of encoding all.

@@ -3,7 +3,7 @@
 `state` keeps the state and makes the decisions.
 Settings: `tiktok.processing_seconds`, `tiktok.moderation_seconds` (how much later the public id comes; both see `pace`),
 `tiktok.rate_limits` (True: the documented calls a minute of each token), `tiktok.daily_posts` (15; null: any number),
-`tiktok.check_media` (True: a film that breaks the media limits fails), `tiktok.creator` (overrides of creator_info),
+`tiktok.check_media` (True: a video that breaks the media limits fails), `tiktok.creator` (overrides of creator_info),
 `tiktok.banned_accounts` ([]), `tiktok.audited` (True), `tiktok.fail_reason` (None: how processing fails), and those of `tokens`.
 """
 
@@ -260,8 +260,8 @@ async def _watch(state: TikTokState, request: web.Request) -> web.Response:
         return page("No such video", "", status=404)
     caption, account = html.escape(post.caption), html.escape(post.account)
     facts = f"{post.size:,} bytes, sha256 {post.sha256}"
-    film = player(state.sandbox, post.sha256)
-    return page(f"@{account} on TikTok (sandbox)", f"{film}<p>{caption}</p><p><small>video {post.id}: {facts}</small></p>")
+    player_html = player(state.sandbox, post.sha256)
+    return page(f"@{account} on TikTok (sandbox)", f"{player_html}<p>{caption}</p><p><small>video {post.id}: {facts}</small></p>")
 
 
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:

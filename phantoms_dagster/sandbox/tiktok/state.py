@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from phantoms_dagster.sandbox.core import Sandbox
-from phantoms_dagster.sandbox.films import FilmFacts, Intake, intake
 from phantoms_dagster.sandbox.growth import risen
 from phantoms_dagster.sandbox.pace import wait_seconds
+from phantoms_dagster.sandbox.uploaded_videos import Intake, VideoFacts, intake
 
 MEGABYTE = 1_000_000  # decimal, as in the official example
 MIN_CHUNK_BYTES = 5 * MEGABYTE
@@ -224,14 +224,14 @@ class TikTokState:
             return False
         upload.accepted_at = self.sandbox.now()
         assert upload.kept is not None
-        film = upload.kept.film(self.sandbox, digest.hexdigest())
+        video = upload.kept.video(self.sandbox, digest.hexdigest())
         upload.kept.discard()
         upload.kept = None
         upload.fail_reason = self.sandbox.setting("tiktok.fail_reason", None)
         if upload.fail_reason is None and self.sandbox.setting("tiktok.check_media", True):
-            upload.fail_reason = fault(film, float(self.creator(upload.account)["max_video_post_duration_sec"]))
+            upload.fail_reason = fault(video, float(self.creator(upload.account)["max_video_post_duration_sec"]))
         if upload.fail_reason is None:
-            self._post(upload, upload.accepted_at, film.seconds if film else 0.0)
+            self._post(upload, upload.accepted_at, video.seconds if video else 0.0)
         return True
 
     def _post(self, upload: TikTokUpload, now: float, seconds: float) -> None:
@@ -318,15 +318,15 @@ def invalid(message: str, *, code: str = "invalid_param") -> TikTokRefusal:
     return TikTokRefusal(400, code, message)
 
 
-def fault(film: FilmFacts | None, longest: float) -> str | None:
+def fault(video: VideoFacts | None, longest: float) -> str | None:
     """The fail_reason for a video that violates the media limits, else None. `longest`: the creator's maximum, in seconds."""
-    if film is None or film.container not in CONTAINERS or film.video_codec not in VIDEO_CODECS:
+    if video is None or video.container not in CONTAINERS or video.video_codec not in VIDEO_CODECS:
         return "file_format_check_failed"
-    if not 0 < film.seconds <= min(longest, MAX_SECONDS):
+    if not 0 < video.seconds <= min(longest, MAX_SECONDS):
         return "duration_check_failed"
-    if not MIN_FPS <= film.fps <= MAX_FPS + 0.01:
+    if not MIN_FPS <= video.fps <= MAX_FPS + 0.01:
         return "frame_rate_check_failed"
-    if not MIN_SIDE <= min(film.width, film.height) <= max(film.width, film.height) <= MAX_SIDE:
+    if not MIN_SIDE <= min(video.width, video.height) <= max(video.width, video.height) <= MAX_SIDE:
         return "picture_size_check_failed"
     return None
 

@@ -296,8 +296,8 @@ class YouTube:
         title, description = (html.escape(str(video.snippet.get(k, ""))) for k in ("title", "description"))
         views = video.statistics(self.sandbox).get("viewCount", "?")
         facts = f"{html.escape(video.account)}, {video.privacy}, {views} views, {video.size} bytes, sha256 {video.sha256}"
-        film = player(self.sandbox, video.sha256)
-        return page(title, f'{film}<p style="white-space:pre-wrap">{description}</p><p><small>{facts}</small></p>')
+        player_html = player(self.sandbox, video.sha256)
+        return page(title, f'{player_html}<p style="white-space:pre-wrap">{description}</p><p><small>{facts}</small></p>')
 
 
 def _integer(request: web.Request, name: str, default: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from aiohttp import ClientError, web
 
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks
-from phantoms_dagster.sandbox.films import Intake, intake
+from phantoms_dagster.sandbox.uploaded_videos import Intake, intake
 from phantoms_dagster.sandbox.youtube.rules import YouTubeApiError, json_body
 from phantoms_dagster.sandbox.youtube.videos import DAY, short_hash
 

@@ -55,7 +55,7 @@ _FORGET = text("DELETE FROM phantoms.review_notices WHERE destination = :name AN
 
 
 @dataclass(frozen=True)
-class FilmWaiting:
+class VideoWaiting:
     """A video that waits. `told_at`: when this destination was last notified about it."""
 
     id: int
@@ -75,13 +75,13 @@ class DestinationLock:
         self._name = name
         self.now = now
 
-    def films(self) -> list[FilmWaiting]:
+    def videos(self) -> list[VideoWaiting]:
         """The waiting videos, in the order of the queue."""
-        return [FilmWaiting(**row) for row in self._connection.execute(WAITING, {"name": self._name}).mappings()]
+        return [VideoWaiting(**row) for row in self._connection.execute(WAITING, {"name": self._name}).mappings()]
 
-    def told(self, films: Sequence[tuple[int, datetime]]) -> None:
+    def told(self, videos: Sequence[tuple[int, datetime]]) -> None:
         """Record that the destination was notified about these: (id, time when it became ready) each."""
-        ids, ready = [number for number, _ in films], [at for _, at in films]
+        ids, ready = [number for number, _ in videos], [at for _, at in videos]
         self._connection.execute(_TOLD, {"name": self._name, "ids": ids, "ready": ready, "now": self.now})
         self._connection.execute(_FORGET, {"name": self._name, "days": KEPT_DAYS})
         self._connection.execute(_WELL, {"name": self._name})

@@ -138,7 +138,7 @@ class Screen:
     revisions: Mapping[str, int]
     script: ScriptOutput | None
     voiceover: VoiceoverOutput | None
-    film: RenderedVideoOutput | None
+    master: RenderedVideoOutput | None
     decisions: tuple[ReviewAnswer, ...]
     held: ReviewAnswer | None
     pending: ReviewAnswer | None
@@ -184,10 +184,10 @@ def _card(row: Row[Any]) -> ReviewCard:
 def _screen(row: RowMapping) -> Screen:
     key, outputs = row["key"], row["outputs"] or {}
     made = {stage: output_of(key, stage, output) for stage, output in outputs.items()}
-    script, voiceover, film = made.get("script"), made.get("voiceover"), made.get("rendered_video")
+    script, voiceover, master = made.get("script"), made.get("voiceover"), made.get("rendered_video")
     assert script is None or isinstance(script, ScriptOutput)
     assert voiceover is None or isinstance(voiceover, VoiceoverOutput)
-    assert film is None or isinstance(film, RenderedVideoOutput)
+    assert master is None or isinstance(master, RenderedVideoOutput)
     held, pending = row["held"], row["pending"]
     return Screen(
         key=key,
@@ -200,7 +200,7 @@ def _screen(row: RowMapping) -> Screen:
         revisions=row["revisions"] or {},
         script=script,
         voiceover=voiceover,
-        film=film,
+        master=master,
         decisions=tuple(_said(d, "approve" if d["approved"] else "reject", "decided_at") for d in row["decisions"] or ()),
         held=_said(held, "hold", "held_at") if held else None,
         pending=_said(pending, pending["answer"], "made_at") if pending else None,

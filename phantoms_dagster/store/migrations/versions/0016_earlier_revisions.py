@@ -1,4 +1,4 @@
-"""Earlier revisions: the film and the script that a new revision replaced."""
+"""Earlier revisions: the video and the script that a new revision replaced."""
 
 from alembic import op
 

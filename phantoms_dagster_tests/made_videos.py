@@ -13,7 +13,7 @@ BASE = Fraction(1, 90_000)
 
 
 @functools.cache
-def film(
+def video_bytes(
     *,
     seconds: float = 30.0,
     fps: float = 30,
@@ -26,10 +26,10 @@ def film(
     delayed: float = 0.0,
     audio_hz: int | None = None,
 ) -> bytes:
-    """The bytes of a film. `delayed`: seconds by which an edit list lets it begin later; `audio_hz`: with silent AAC sound."""
+    """The bytes of a video. `delayed`: seconds by which an edit list lets it begin later; `audio_hz`: with silent AAC sound."""
     options = {"use_editlist": "1" if delayed else "0"} | ({"movflags": "+faststart"} if moov_first else {})
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"film.{container}"
+        path = Path(folder) / f"video.{container}"
         with av.open(str(path), "w", options=options if container in ("mp4", "mov") else {}) as made:
             rate = Fraction(fps).limit_denominator(1001)
             video = made.add_stream(codec, rate=rate, options={"preset": "ultrafast"} if codec == "libx264" else {})

@@ -25,7 +25,7 @@ _INSIDE = (b"moov", b"trak", b"edts")
 
 
 @dataclass(frozen=True)
-class FilmFacts:
+class VideoFacts:
     """A video's properties. `container`: `mp4`, `mov`, `webm` or ffmpeg's name; `audio_*` are None without sound.
 
     `moov_first`: the index comes before the media. `edited`: an edit list cuts, delays or repeats.
@@ -86,11 +86,11 @@ class Intake:
         self._file.write(block)
         self.size = max(self.size, at + len(block))
 
-    def film(self, sandbox: Sandbox, sha256: str) -> FilmFacts | None:
+    def video(self, sandbox: Sandbox, sha256: str) -> VideoFacts | None:
         """The upload's properties; None if it is not a video. Content that any platform received before is not read again."""
-        known: dict[str, FilmFacts | None] = sandbox.state.setdefault("films", {})
+        known: dict[str, VideoFacts | None] = sandbox.state.setdefault("videos", {})
         if sha256 not in known:
-            known[sha256] = read_film(cast(BinaryIO, self._file), self.size)
+            known[sha256] = read_video(cast(BinaryIO, self._file), self.size)
         return known[sha256]
 
 
@@ -99,7 +99,7 @@ def intake(sandbox: Sandbox, name: str) -> Intake:
     return Intake(None if sandbox.store is None else sandbox.store.upload(name))
 
 
-def read_film(file: BinaryIO, size: int) -> FilmFacts | None:
+def read_video(file: BinaryIO, size: int) -> VideoFacts | None:
     """The properties of a seekable file of `size` bytes; None if ffmpeg finds no video in it."""
     brand, order, edited = _boxes_of(file, size)
     file.seek(0)
@@ -112,7 +112,7 @@ def read_film(file: BinaryIO, size: int) -> FilmFacts | None:
             length = video.duration * video.time_base if video.duration and video.time_base else None
             seconds = opened.duration / av.time_base if opened.duration else float(length or 0)
             rate = video.frames / length if video.frames and length else video.average_rate or 0
-            return FilmFacts(
+            return VideoFacts(
                 container=_container(opened.format.name, brand, file),
                 seconds=float(seconds),
                 size=size,

@@ -1,4 +1,4 @@
-"""`phantoms open`: watch a video's film."""
+"""`phantoms open`: watch a video."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from phantoms_dagster.wiring.media import MediaFiles
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("open", rich_help_panel="Review")(open_film)
+    app.command("open", rich_help_panel="Review")(open_video)
 
 
 def _platform(name: str) -> Platform:
@@ -31,7 +31,7 @@ def _platform(name: str) -> Platform:
         raise typer.BadParameter(str(error)) from None
 
 
-def open_film(
+def open_video(
     video: Annotated[str, typer.Argument(help="Key of the video, or enough of it", autocompletion=complete_video)],
     platform: Annotated[
         Platform | None,
@@ -44,14 +44,14 @@ def open_film(
     only_print: Annotated[bool, typer.Option("--print", help="Only print the path of the file")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and open nothing")] = False,
 ) -> None:
-    """Watch a video's film in the system's player or the browser. Without either, print its path."""
+    """Watch a video in the system's player or the browser. Without either, print its path."""
     with plain_errors():
         services = Services(current())
         try:
             catalogue = services.catalogue()
             key = catalogue.find(video)
             stage = "rendered_video" if platform is None else f"{platform}/variant"
-            path = film_of(key, stage, catalogue.stages(key), services.media_files)
+            path = video_file(key, stage, catalogue.stages(key), services.media_files)
         finally:
             services.close()
         if as_json:
@@ -65,17 +65,17 @@ def open_film(
         out.print(f"  {said}", style="dim", soft_wrap=True)
 
 
-def film_of(key: str, stage: str, stages: Mapping[str, StageRow], media_files: MediaFiles) -> Path:
-    """Return the local path of a film. Raises InvalidInput, NotFound and the media store's errors."""
+def video_file(key: str, stage: str, stages: Mapping[str, StageRow], media_files: MediaFiles) -> Path:
+    """Return the local path of the file. Raises InvalidInput, NotFound and the media store's errors."""
     row = stages.get(stage)
     if row is None:
         raise InvalidInput(f"{key} has no {stage}; `phantoms show {key}` lists its stages")
     if row.output is None or "video" not in row.output:
-        raise InvalidInput(f"there is no film yet: {stage} of {key} is {row.state}; `phantoms show {key}` says why")
+        raise InvalidInput(f"there is no video file yet: {stage} of {key} is {row.state}; `phantoms show {key}` says why")
     try:
         return media_files.local(MediaFile(**row.output["video"]))
     except NotFound:
         if row.cleaned:
             again = f"`phantoms retry {key} --from rendered_video` makes a new one"
-            raise NotFound(f"the film of {key} was cleaned up {local(row.cleaned_at)}; {again}") from None
+            raise NotFound(f"the file of {key} was cleaned up {local(row.cleaned_at)}; {again}") from None
         raise

@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
-from phantoms_dagster.sandbox import films
+from phantoms_dagster.sandbox import uploaded_videos
 from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.mp4 import mp4_seconds
 from phantoms_dagster_tests.contract.test_instagram import Stand, standing
 from phantoms_dagster_tests.contract.test_instagram_sandbox import Api
 from phantoms_dagster_tests.contract.tiktok_world import World, a_world
-from phantoms_dagster_tests.films import film
+from phantoms_dagster_tests.made_videos import video_bytes
 
 TOKEN = {"Authorization": "Bearer sandbox-ocean_facts"}
 GOOD: dict[str, Any] = {}
@@ -73,8 +73,8 @@ async def ended(world: World, content: bytes) -> dict[str, Any]:
     ],
     ids=str,
 )
-async def test_tiktok_takes_every_film_within_its_limits(world: World, facts: dict[str, Any]) -> None:
-    assert (await ended(world, film(**facts)))["status"] == "PUBLISH_COMPLETE"
+async def test_tiktok_takes_every_video_within_its_limits(world: World, facts: dict[str, Any]) -> None:
+    assert (await ended(world, video_bytes(**facts)))["status"] == "PUBLISH_COMPLETE"
     assert len(world.posts) == 1
 
 
@@ -91,22 +91,22 @@ async def test_tiktok_takes_every_film_within_its_limits(world: World, facts: di
     ],
     ids=str,
 )
-async def test_tiktok_says_which_limit_a_film_breaks_and_posts_nothing(world: World, facts: dict[str, Any], reason: str) -> None:
-    said = await ended(world, film(**facts))
+async def test_tiktok_says_which_limit_a_video_breaks_and_posts_nothing(world: World, facts: dict[str, Any], reason: str) -> None:
+    said = await ended(world, video_bytes(**facts))
     assert (said["status"], said["fail_reason"]) == ("FAILED", reason)
     assert not world.posts
 
 
-async def test_what_is_no_film_fails_tiktoks_format_check(world: World) -> None:
-    for content in (b"no video at all", b"\0\0\0\x18ftypmp42" + bytes(300_000), film()[:-500_000][1_000:]):
+async def test_what_is_no_video_fails_tiktoks_format_check(world: World) -> None:
+    for content in (b"no video at all", b"\0\0\0\x18ftypmp42" + bytes(300_000), video_bytes()[:-500_000][1_000:]):
         assert (await ended(world, content))["fail_reason"] == "file_format_check_failed"
     assert not world.posts
 
 
-async def test_a_film_longer_than_its_creator_may_post_fails_the_duration_check(world: World) -> None:
+async def test_a_video_longer_than_its_creator_may_post_fails_the_duration_check(world: World) -> None:
     world.sandbox.config["tiktok.creator"] = {"max_video_post_duration_sec": 20}
-    assert (await ended(world, film(seconds=21)))["fail_reason"] == "duration_check_failed"
-    assert (await ended(world, film(seconds=20)))["status"] == "PUBLISH_COMPLETE"
+    assert (await ended(world, video_bytes(seconds=21)))["fail_reason"] == "duration_check_failed"
+    assert (await ended(world, video_bytes(seconds=20)))["status"] == "PUBLISH_COMPLETE"
 
 
 async def test_tiktoks_limits_hold_unless_they_are_switched_off(world: World) -> None:
@@ -118,7 +118,7 @@ async def test_tiktoks_limits_hold_unless_they_are_switched_off(world: World) ->
 
 async def test_a_creator_may_post_fifteen_times_a_day_unless_that_is_switched_off(world: World) -> None:
     for _ in range(15):
-        await ended(world, film(seconds=3))
+        await ended(world, video_bytes(seconds=3))
         world.sandbox.advance(60)
     assert (await opened(world, 9)).json()["error"]["code"] == "spam_risk_too_many_posts"
     world.sandbox.config["tiktok.daily_posts"] = None
@@ -130,9 +130,9 @@ async def test_a_creator_may_post_fifteen_times_a_day_unless_that_is_switched_of
     [GOOD, {"container": "mov"}, {"fps": 23.976}, {"fps": 60, "seconds": 10}, {"seconds": 3}, {"audio_hz": 48_000}],
     ids=str,
 )
-async def test_instagram_takes_every_film_within_its_rules(stand: Stand, facts: dict[str, Any]) -> None:
+async def test_instagram_takes_every_video_within_its_rules(stand: Stand, facts: dict[str, Any]) -> None:
     api = Api(stand)
-    assert (await api.get(await api.finished(film(**facts)), fields="status_code"))["status_code"] == "FINISHED"
+    assert (await api.get(await api.finished(video_bytes(**facts)), fields="status_code"))["status_code"] == "FINISHED"
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,9 @@ async def test_instagram_takes_every_film_within_its_rules(stand: Stand, facts: 
     ],
     ids=str,
 )
-async def test_instagram_refuses_every_film_that_breaks_a_rule(stand: Stand, facts: dict[str, Any]) -> None:
+async def test_instagram_refuses_every_video_that_breaks_a_rule(stand: Stand, facts: dict[str, Any]) -> None:
     api = Api(stand)
-    status = await api.get(await api.finished(film(**facts)), fields="status_code,status")
+    status = await api.get(await api.finished(video_bytes(**facts)), fields="status_code,status")
     assert (status["status_code"], status["status"][-7:]) == ("ERROR", "2207026")
 
 
@@ -165,20 +165,20 @@ def test_the_movie_header_of_both_versions_names_the_length(version: int) -> Non
     assert mp4_seconds(b"\0\0\0\x18ftypmp42" + header + bytes(100)) == 601.5
 
 
-async def test_a_film_for_both_platforms_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_video_for_both_platforms_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    real = films.read_film
+    real = uploaded_videos.read_video
 
-    def counting(file: Any, size: int) -> films.FilmFacts | None:
+    def counting(file: Any, size: int) -> uploaded_videos.VideoFacts | None:
         read.append(size)
         return real(file, size)
 
-    monkeypatch.setattr(films, "read_film", counting)
-    content, sandbox = film(), Sandbox(seed=1)
+    monkeypatch.setattr(uploaded_videos, "read_video", counting)
+    content, sandbox = video_bytes(), Sandbox(seed=1)
     for _ in range(2):
-        intake = films.Intake()
+        intake = uploaded_videos.Intake()
         intake.write(0, content)
-        seen = intake.film(sandbox, hashlib.sha256(content).hexdigest())
+        seen = intake.video(sandbox, hashlib.sha256(content).hexdigest())
         intake.close()
         assert seen is not None
         assert (seen.container, seen.fps, seen.seconds) == ("mp4", 30.0, 30.0)
