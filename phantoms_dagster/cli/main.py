@@ -207,6 +207,12 @@ LINES = (
         "Let a person without an account approve or reject one video, once, with a link that expires.",
     ),
     LazyCommand(
+        "posts",
+        "posts",
+        "Review",
+        "List and show the posts of the ledger, and settle those whose outcome is unknown.",
+    ),
+    LazyCommand(
         "dead-letters",
         "dead_letters",
         "Review",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from phantoms_dagster.domain.models import (
     Brief,
@@ -322,6 +322,37 @@ class LateIds(Protocol):
 
     async def public_id(self, account: str, handle: JsonObject, *, last: bool) -> FoundPost | None:
         """The post with that handle (see `PostRecord`), or None while it has no public id. `last`: this is the last look-up."""
+        ...
+
+
+@dataclass(frozen=True)
+class PostStanding:
+    """What a platform says about one post now. `evidence`: its words, in one line.
+
+    `state`: `public`; `private` (only the owner, or nobody but those with the link, sees it); `blocked` (the platform shows it to
+    nobody, or not everywhere); `gone` (the platform answers, and shows no such post). A single `gone` is no proof of a deletion.
+    `owner`: the subject of the account that the post belongs to (see `AccountIdentity`); None when the reader sees only posts of
+    the account itself.
+    """
+
+    remote_id: str
+    state: Literal["public", "private", "blocked", "gone"]
+    evidence: str
+    url: str = ""
+    published_at: datetime | None = None
+    owner: str | None = None
+
+
+class PostReader(Protocol):
+    """Reads how posts stand at a platform."""
+
+    platform: Platform
+
+    async def look(self, account: str, references: Sequence[str]) -> Sequence[PostStanding]:
+        """How these posts stand, in the same order.
+
+        A reference is a `remote_id`, or the group `id` of one of the platform's `post_forms`.
+        """
         ...
 
 

@@ -62,6 +62,23 @@ class LateIdRule:
     handle: Mapping[str, str] = field(default_factory=dict)
 
 
+# The address of the sandbox, in a pattern of `PostForm`.
+SANDBOX = r"http://(?:127\.0\.0\.1|localhost|\[::1\])(?::\d+)?"
+
+
+@dataclass(frozen=True)
+class PostForm:
+    """One form in which people name a post, such as its URL.
+
+    `pattern`: a regular expression that matches the whole text. Its group `id` is what the platform's post reader asks for.
+    `sandbox`: only posts of the sandbox have this form.
+    """
+
+    pattern: str
+    example: str
+    sandbox: bool = False
+
+
 @dataclass(frozen=True)
 class Appearance:
     """How the desk and the charts show a platform. `colours`: for light and dark mode. `chart`: on white. `dot`: a CSS background.
@@ -107,8 +124,8 @@ class PlatformSpec(IntegrationSpec):
 
     `settings`: a remote platform has at least `token` and `base_url`. `channel_key`: its own key of a channel. `usual`: it is
     offered, and its stand-in runs, even before a channel names it. `late_ids`: it may publish a post before it assigns the public
-    id; the rule tells which posts lack it. `roomy`: settings of its stand-in with which a demonstration can post more than the real
-    platform allows.
+    id; the rule tells which posts lack it. `post_forms`: how people name a post of it. `roomy`: settings of its stand-in with which
+    a demonstration can post more than the real platform allows.
     """
 
     words: WordRules
@@ -116,5 +133,6 @@ class PlatformSpec(IntegrationSpec):
     channel_key: ChannelKeySpec | None = None
     usual: bool = False
     late_ids: LateIdRule | None = None
+    post_forms: tuple[PostForm, ...] = ()
     roomy: Mapping[str, int] = field(default_factory=dict)
     look: Appearance = Appearance()

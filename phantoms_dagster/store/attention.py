@@ -10,9 +10,11 @@ from sqlalchemy import Engine, RowMapping, text
 
 from phantoms_dagster.domain.attention import Attention, Notice
 from phantoms_dagster.domain.counting import counted
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.reconciliation import UnknownPost
+from phantoms_dagster.store.posts import unknown_posts
 
 # How long each kind waits before an alert. `phantoms status` shows all of them at once.
-UNKNOWN_ALERT = timedelta(hours=1)
 UNREAD_ALERT = timedelta(hours=6)
 DEFERRED_LONG = timedelta(days=1)
 _SHOWN_KEYS = 3
@@ -25,11 +27,6 @@ _LOOK = text(
     WHERE s.stage = 'approval' AND s.state IN ('ready', 'deferred')
         AND NOT EXISTS (SELECT FROM phantoms.approvals d WHERE d.video_id = v.id AND d.decided_at >= s.ready_at)
         AND NOT EXISTS (SELECT FROM phantoms.holds h WHERE h.video_id = v.id)
-    UNION ALL
-    SELECT 'unknown', p.platform, NULL, count(*), min(COALESCE(p.attempted_at, p.updated_at)),
-        (array_agg(v.key ORDER BY p.id))[1:3], clock_timestamp()
-    FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
-    WHERE p.state = 'unknown' AND NOT p.duplicate GROUP BY p.platform
     UNION ALL
     SELECT 'deferred', s.stage, min(s.reason), count(*), min(s.started_at), (array_agg(v.key ORDER BY s.started_at))[1:3],
         clock_timestamp()
@@ -77,7 +74,10 @@ class AttentionBoard:
         with self._engine.connect() as connection:
             rows = connection.execute(_LOOK, {"long": DEFERRED_LONG.total_seconds()}).mappings().all()
             notices = connection.execute(_NOTICES).all()
+            unknown = unknown_posts(connection)
         found = [_KINDS[row["kind"]](row) for row in rows if row["n"]]
+        for platform in dict.fromkeys(post.platform for post, _ in unknown):
+            found.append(_unknown(platform, [one for one in unknown if one[0].platform == platform]))
         found += [Attention(f"notice:{n.id}", n.what, n.next_step, n.since) for n in notices]
         return sorted(found, key=lambda item: item.since)
 
@@ -96,12 +96,22 @@ def _review(row: RowMapping) -> Attention:
     return _attention(row, "review", what, f"phantoms show {row['keys'][0]}", alert=False)
 
 
-def _unknown(row: RowMapping) -> Attention:
-    posts = counted(row["n"], "post")
-    since = _time(row["since"])
-    what = f"{posts} on {row['subject']} may be out: the answer was lost, and it has been read back since {since}; look there"
-    next_step = f"phantoms show {row['keys'][0]}"
-    return _attention(row, f"unknown:{row['subject']}", what, next_step, row["now"] - row["since"] >= UNKNOWN_ALERT)
+def _unknown(platform: Platform, unknown: Sequence[tuple[UnknownPost, bool]]) -> Attention:
+    """The unknown posts of a platform. If some need a person, only those are counted: the others are still being read."""
+    posts = [post for post, _ in unknown]
+    stuck = [post for post, needs_person in unknown if needs_person]
+    shown = stuck or posts
+    since = _time(shown[0].since)
+    if stuck:
+        reads = counted(max(post.reads for post in stuck), "read", "reads")
+        what = (
+            f"{counted(len(stuck), 'post')} on {platform} may be out: the answer was lost at {since}, and {reads} did not settle it"
+        )
+    else:
+        what = f"{counted(len(posts), 'post')} on {platform} may be out: the answer was lost at {since}; it is being read back"
+    keys = tuple(post.key for post in shown)[:_SHOWN_KEYS]
+    next_step = f"phantoms posts show {keys[0]} {platform}"
+    return Attention(f"unknown:{platform}", what, next_step, shown[0].since, len(shown), keys, alert=bool(stuck))
 
 
 def _deferred(row: RowMapping) -> Attention:
@@ -132,7 +142,6 @@ def _unread(row: RowMapping) -> Attention:
 
 _KINDS: dict[str, Callable[[RowMapping], Attention]] = {
     "review": _review,
-    "unknown": _unknown,
     "deferred": _deferred,
     "letters": _letters,
     "account": _account,

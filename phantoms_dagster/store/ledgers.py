@@ -103,7 +103,9 @@ _SAVE_POSTS = text(
     UPDATE phantoms.posts p
     SET state = g.state, handle = COALESCE(g.handle, p.handle), upload_offset = COALESCE(g.upload_offset, p.upload_offset),
         remote_id = COALESCE(g.remote_id, p.remote_id), url = COALESCE(g.url, p.url), updated_at = clock_timestamp(),
-        proof = g.proof, proved_at = CASE WHEN g.proof IS NOT NULL THEN clock_timestamp() END,
+        -- A person's word that a post is public stays with it.
+        proof = CASE WHEN g.state = 'confirmed' THEN p.proof ELSE g.proof END,
+        proved_at = CASE WHEN g.state = 'confirmed' THEN p.proved_at WHEN g.proof IS NOT NULL THEN clock_timestamp() END,
         attempted_at = CASE WHEN g.state = 'intent' THEN NULL ELSE COALESCE(p.attempted_at, clock_timestamp()) END,
         published_at = CASE WHEN g.state = 'published' THEN COALESCE(p.published_at, clock_timestamp()) ELSE p.published_at END
     FROM ours g

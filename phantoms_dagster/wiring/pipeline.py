@@ -23,6 +23,7 @@ from phantoms_dagster.domain.ports import (
     LateIds,
     MediaStore,
     MetricsReader,
+    PostReader,
     Publisher,
 )
 from phantoms_dagster.domain.retry import RetryPolicy
@@ -59,11 +60,16 @@ from phantoms_dagster.wiring.tokens import AccountTokens
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Everything that a step uses: the runner, the metrics readers, the finders of late ids, and the checks of stages."""
+    """Everything that a step or a command uses to reach providers.
+
+    The runner, the metrics readers, the finders of late ids, the readers of posts and of token owners, and the checks of stages.
+    """
 
     runner: StageRunner
     readers: Mapping[Platform, MetricsReader]
     late_ids: Mapping[Platform, LateIds]
+    posts: Mapping[Platform, PostReader]
+    identities: Mapping[Platform, IdentityReader]
     standing: StageChecks
 
 
@@ -87,7 +93,12 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
                 endpoints.connect({platform for platform, _ in await accounts.token_sources()})
             parts = _Parts(settings, endpoints, clock, clients, media, gate=gate, accounts=accounts)
             yield Pipeline(
-                runner=parts.runner(database), readers=parts.readers(), late_ids=parts.late_ids(), standing=StageChecks(database)
+                runner=parts.runner(database),
+                readers=parts.readers(),
+                late_ids=parts.late_ids(),
+                posts=parts.post_readers(),
+                identities=parts.identities(),
+                standing=StageChecks(database),
             )
     finally:
         await database.dispose()
@@ -209,6 +220,20 @@ class _Parts:
             return AccountMetricsReader(cast(MetricsReader, self.toolbox.make(platform, "metrics")), self._account_gate())
 
         return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "metrics")))
+
+    def post_readers(self) -> Mapping[Platform, PostReader]:
+        def make(platform: Platform) -> PostReader:
+            return cast(PostReader, self.toolbox.make(platform, "post_reader"))
+
+        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "post_reader")))
+
+    def identities(self) -> Mapping[Platform, IdentityReader]:
+        """Also those of the sandbox, which `identity_readers` leaves out."""
+
+        def make(platform: Platform) -> IdentityReader:
+            return cast(IdentityReader, self.toolbox.make(platform, "identity"))
+
+        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "identity")))
 
 
 def identity_readers(toolbox: Toolbox, endpoints: Endpoints) -> Mapping[Platform, IdentityReader]:

@@ -27,7 +27,7 @@ def adapters(platform: Platform) -> ModuleType:
 
 
 def can(platform: Platform, what: str) -> bool:
-    """Whether the platform has that adapter: `publisher`, `metrics`, `identity`, `grants` or `late_ids`."""
+    """Whether the platform has that adapter: `publisher`, `metrics`, `identity`, `grants`, `late_ids` or `post_reader`."""
     return hasattr(adapters(platform), what)
 
 

@@ -59,7 +59,8 @@ async def test_reviews_are_shown_at_once_and_told_by_notices_alone(world: World)
 
 
 async def test_a_post_that_stays_unknown_is_shown_and_told_after_an_hour(world: World) -> None:
-    world.add()
+    world.add(platforms=("tiktok",))
+    world.write("UPDATE phantoms.stages SET state = 'deferred', retry_at = clock_timestamp() WHERE stage = 'tiktok/post'")
     world.write(
         """INSERT INTO phantoms.posts (video_id, platform, account, state, marker, video_sha256, caption_sha256, attempted_at)
         SELECT id, 'tiktok', 'a', 'unknown', 'm', 'v', 'c', clock_timestamp() FROM phantoms.videos"""

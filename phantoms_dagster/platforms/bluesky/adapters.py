@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from phantoms_dagster.domain.ports import AccountIdentity
 from phantoms_dagster.platforms.bluesky.api import PLATFORM, Calls
 from phantoms_dagster.platforms.bluesky.metrics import BlueskyMetricsReader
+from phantoms_dagster.platforms.bluesky.posts import BlueskyPostReader
 from phantoms_dagster.platforms.bluesky.publisher import SITE, BlueskyPublisher
 from phantoms_dagster.platforms.scopes import Scope
 from phantoms_dagster.platforms.tools import Tools
 
-__all__ = ["grants", "identity", "metrics", "publisher"]
+__all__ = ["grants", "identity", "metrics", "post_reader", "publisher"]
 
 
 def _calls(tools: Tools) -> Calls:
@@ -33,6 +34,11 @@ def publisher(tools: Tools) -> BlueskyPublisher:
 def metrics(tools: Tools) -> BlueskyMetricsReader:
     """See `platforms.tools`."""
     return BlueskyMetricsReader(_calls(tools))
+
+
+def post_reader(tools: Tools) -> BlueskyPostReader:
+    """See `platforms.tools`."""
+    return BlueskyPostReader(_calls(tools), site=tools.base_url if tools.sandbox else SITE)
 
 
 def identity(tools: Tools) -> BlueskyIdentity:

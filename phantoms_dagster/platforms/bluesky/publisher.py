@@ -138,10 +138,13 @@ class BlueskyPost:
 
     async def confirm(self, record: PostRecord) -> PublishedPost:
         """Read the post back."""
-        value = await self._read(record.handle)
+        # A person may have named the post. Its key is then not the one that was chosen here.
+        session = await self._calls.session(self._job.account)
+        handle: Handle = {"did": session.did, **record.handle, "rkey": str(record.remote_id).rsplit("/", 1)[-1]}
+        value = await self._read(handle)
         if value is None:
             raise Transient("Bluesky does not show the post yet", provider=PROVIDER, code=RECORD_GONE)
-        remote = self._remote(record.handle)
+        remote = self._remote(handle)
         created_at = value.get("createdAt") or record.handle.get("created_at")
         return PublishedPost(remote.id, remote.url or "", datetime.fromisoformat(str(created_at)))
 

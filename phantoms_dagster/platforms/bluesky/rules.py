@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, HOUR, MINUTE, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import Appearance, PlatformSpec, Setting, WordRules
+from phantoms_dagster.registry.spec import SANDBOX, Appearance, PlatformSpec, PostForm, Setting, WordRules
 
 MAX_GRAPHEMES, MAX_BYTES = 300, 3_000
 
@@ -36,6 +36,21 @@ PLATFORM = PlatformSpec(
         seconds=(0.1, 180),
         size=100_000_000,
         moov_first=True,
+    ),
+    # The reader looks in the account's own repository, so the name of the profile does not matter.
+    post_forms=(
+        PostForm(
+            r"https://bsky\.app/profile/[^/\s]+/post/(?P<id>[\w.~:-]{1,512})",
+            "https://bsky.app/profile/you.bsky.social/post/3l6oveex3ii2l",
+        ),
+        PostForm(
+            rf"{SANDBOX}/(?:bluesky/)?profile/[^/\s]+/post/(?P<id>[\w.~:-]{{1,512}})",
+            "the URL of a post in the sandbox",
+            sandbox=True,
+        ),
+        PostForm(
+            r"at://[^/\s]+/app\.bsky\.feed\.post/(?P<id>[\w.~:-]{1,512})", "at://did:plc:abc/app.bsky.feed.post/3l6oveex3ii2l"
+        ),
     ),
     pools={
         # 5,000 points an hour and 35,000 a day for each account; a new record costs 3.

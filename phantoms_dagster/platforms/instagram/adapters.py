@@ -6,10 +6,11 @@ from phantoms_dagster.platforms.instagram.api import AppSecret, Graph
 from phantoms_dagster.platforms.instagram.grants import SCOPES, InstagramGrants
 from phantoms_dagster.platforms.instagram.identity import InstagramIdentity
 from phantoms_dagster.platforms.instagram.metrics import InstagramMetricsReader
+from phantoms_dagster.platforms.instagram.posts import InstagramPostReader
 from phantoms_dagster.platforms.instagram.publisher import InstagramPublisher
 from phantoms_dagster.platforms.tools import Tools
 
-__all__ = ["SCOPES", "grants", "identity", "metrics", "publisher"]
+__all__ = ["SCOPES", "grants", "identity", "metrics", "post_reader", "publisher"]
 
 # Seconds between the two reads that prove that nothing was published.
 SETTLE_SECONDS = 60.0
@@ -56,6 +57,11 @@ def metrics(tools: Tools) -> InstagramMetricsReader:
         version=tools.setting("version"),
         app_secret=_app_secret(tools),
     )
+
+
+def post_reader(tools: Tools) -> InstagramPostReader:
+    """See `platforms.tools`."""
+    return InstagramPostReader(_graph(tools))
 
 
 def identity(tools: Tools) -> InstagramIdentity:

@@ -11,7 +11,7 @@ from phantoms_dagster.platforms.instagram.limits import CHANNEL_KEY
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, HOUR, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import Appearance, PlatformSpec, Setting, WordRules
+from phantoms_dagster.registry.spec import SANDBOX, Appearance, PlatformSpec, PostForm, Setting, WordRules
 
 PLATFORM = PlatformSpec(
     name="instagram",
@@ -35,6 +35,14 @@ PLATFORM = PlatformSpec(
         audio_hz=48_000,
         moov_first=True,
         edit_lists=False,
+    ),
+    post_forms=(
+        PostForm(
+            r"https?://(?:www\.)?instagram\.com/(?:[\w.]+/)?(?:reels?|p)/(?P<id>[\w-]{5,40})/?(?:[?#].*)?",
+            "https://www.instagram.com/reel/DB1xYzAbCdE/",
+        ),
+        PostForm(rf"{SANDBOX}/(?:instagram/)?watch/(?P<id>\w+)/?", "the URL of a reel in the sandbox", sandbox=True),
+        PostForm(r"(?P<id>\d{10,25})", "17912345678901234"),
     ),
     # A number that is too high is lowered by 429 answers. Raise one that is too low with PHANTOMS_POOLS.
     pools={

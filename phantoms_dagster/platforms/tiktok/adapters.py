@@ -6,10 +6,11 @@ from phantoms_dagster.platforms.tiktok.grants import SCOPES, TikTokGrants
 from phantoms_dagster.platforms.tiktok.identity import TikTokIdentity
 from phantoms_dagster.platforms.tiktok.late import TikTokLateIds
 from phantoms_dagster.platforms.tiktok.metrics import TikTokMetricsReader
+from phantoms_dagster.platforms.tiktok.posts import TikTokPostReader
 from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
 from phantoms_dagster.platforms.tools import Tools
 
-__all__ = ["SCOPES", "grants", "identity", "late_ids", "metrics", "publisher"]
+__all__ = ["SCOPES", "grants", "identity", "late_ids", "metrics", "post_reader", "publisher"]
 
 
 def publisher(tools: Tools) -> TikTokPublisher:
@@ -27,6 +28,11 @@ def publisher(tools: Tools) -> TikTokPublisher:
 def metrics(tools: Tools) -> TikTokMetricsReader:
     """See `platforms.tools`."""
     return TikTokMetricsReader(client=tools.client, base_url=tools.base_url, tokens=tools.tokens)
+
+
+def post_reader(tools: Tools) -> TikTokPostReader:
+    """See `platforms.tools`."""
+    return TikTokPostReader(client=tools.client, base_url=tools.base_url, tokens=tools.tokens, sandbox=tools.sandbox)
 
 
 def identity(tools: Tools) -> TikTokIdentity:

@@ -12,7 +12,7 @@ from phantoms_dagster.platforms.tiktok.choices import CHANNEL_KEY
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, MINUTE, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import Appearance, LateIdRule, PlatformSpec, Setting, WordRules
+from phantoms_dagster.registry.spec import SANDBOX, Appearance, LateIdRule, PlatformSpec, PostForm, Setting, WordRules
 
 PLATFORM = PlatformSpec(
     name="tiktok",
@@ -41,6 +41,14 @@ PLATFORM = PlatformSpec(
         size=4 << 30,
         fps=(23, 60),
         sides=(360, 4096),
+    ),
+    post_forms=(
+        PostForm(
+            r"https?://(?:www\.|m\.)?tiktok\.com/@[\w.-]+/video/(?P<id>\d{10,25})(?:[?#].*)?",
+            "https://www.tiktok.com/@you/video/7300000000000000000",
+        ),
+        PostForm(rf"{SANDBOX}/(?:tiktok/)?watch/(?P<id>\d+)", "the URL of a video in the sandbox", sandbox=True),
+        PostForm(r"(?P<id>\d{10,25})", "7300000000000000000"),
     ),
     # A number that is too high is lowered by 429 answers. Raise one that is too low with PHANTOMS_POOLS.
     pools={

@@ -6,9 +6,10 @@ from phantoms_dagster.platforms.tools import Tools
 from phantoms_dagster.platforms.youtube.grants import SCOPES, YouTubeGrants
 from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
 from phantoms_dagster.platforms.youtube.metrics import YouTubeMetricsReader
+from phantoms_dagster.platforms.youtube.posts import YouTubePostReader
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
 
-__all__ = ["SCOPES", "grants", "identity", "metrics", "publisher"]
+__all__ = ["SCOPES", "grants", "identity", "metrics", "post_reader", "publisher"]
 
 
 def publisher(tools: Tools) -> YouTubePublisher:
@@ -26,6 +27,13 @@ def publisher(tools: Tools) -> YouTubePublisher:
 def metrics(tools: Tools) -> YouTubeMetricsReader:
     """See `platforms.tools`."""
     return YouTubeMetricsReader(client=tools.client, base_url=tools.base_url, tokens=tools.tokens, clock=tools.clock)
+
+
+def post_reader(tools: Tools) -> YouTubePostReader:
+    """See `platforms.tools`."""
+    return YouTubePostReader(
+        client=tools.client, base_url=tools.base_url, tokens=tools.tokens, clock=tools.clock, sandbox=tools.sandbox
+    )
 
 
 def identity(tools: Tools) -> YouTubeIdentity:

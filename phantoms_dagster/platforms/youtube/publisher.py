@@ -102,7 +102,12 @@ class YouTubePublisher:
 
     def url_of(self, video_id: str) -> str:
         """The post's URL for people."""
-        return self.calls.url(f"watch/{video_id}") if self.sandbox else f"https://www.youtube.com/shorts/{video_id}"
+        return watch_url(self.calls, video_id, sandbox=self.sandbox)
+
+
+def watch_url(calls: YouTubeCalls, video_id: str, *, sandbox: bool) -> str:
+    """The video's URL for people."""
+    return calls.url(f"watch/{video_id}") if sandbox else f"https://www.youtube.com/shorts/{video_id}"
 
 
 class YouTubePost:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import MINUTE, PACIFIC, DailyQuota, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import Appearance, PlatformSpec, Setting, WordRules
+from phantoms_dagster.registry.spec import SANDBOX, Appearance, PlatformSpec, PostForm, Setting, WordRules
 
 _NO_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
 PLATFORM = PlatformSpec(
@@ -35,6 +35,15 @@ PLATFORM = PlatformSpec(
         size=256 << 30,
         ratios=(0.01, 1.0),
         moov_first=True,
+    ),
+    post_forms=(
+        PostForm(
+            r"https?://(?:(?:www|m)\.)?youtube\.com/(?:shorts/|watch\?v=)(?P<id>[\w-]{11})(?:[?&#].*)?",
+            "https://www.youtube.com/shorts/dQw4w9WgXcQ",
+        ),
+        PostForm(r"https?://youtu\.be/(?P<id>[\w-]{11})(?:[?#].*)?", "https://youtu.be/dQw4w9WgXcQ"),
+        PostForm(rf"{SANDBOX}/watch/(?P<id>[\w-]{{11}})", "the URL of a video in the sandbox", sandbox=True),
+        PostForm(r"(?P<id>[\w-]{11})", "dQw4w9WgXcQ"),
     ),
     # A number that is too high is lowered by 429 answers. Raise one that is too low with PHANTOMS_POOLS.
     pools={

@@ -1,0 +1,40 @@
+"""Reads posts from the account's own repository, which is the first to know whether a post exists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.ports import PostStanding
+from phantoms_dagster.platforms.bluesky.api import PLATFORM, PROVIDER, RECORD_GONE, AccountSession, Calls
+from phantoms_dagster.platforms.bluesky.record import COLLECTION
+
+
+class BlueskyPostReader:
+    """Implements `ports.PostReader` with one `getRecord` for each post."""
+
+    provider = PROVIDER
+    platform = PLATFORM
+
+    def __init__(self, calls: Calls, *, site: str) -> None:
+        self._calls = calls
+        self._site = site.rstrip("/")
+
+    async def look(self, account: str, references: Sequence[str]) -> Sequence[PostStanding]:
+        """See the port."""
+        session = await self._calls.session(account)
+        return [await self._look(session, account, reference.rsplit("/", 1)[-1]) for reference in references]
+
+    async def _look(self, session: AccountSession, account: str, key: str) -> PostStanding:
+        uri = f"at://{session.did}/{COLLECTION}/{key}"
+        try:
+            answer = await self._calls.get(account, "com.atproto.repo.getRecord", repo=session.did, collection=COLLECTION, rkey=key)
+        except Permanent as error:
+            if error.code != RECORD_GONE:
+                raise
+            return PostStanding(uri, "gone", f"the account's repository has no record {key}")
+        value = answer.get("value")
+        created = value.get("createdAt") if isinstance(value, dict) else None
+        at = datetime.fromisoformat(created) if isinstance(created, str) else None
+        return PostStanding(uri, "public", "the record exists", f"{self._site}/profile/{session.did}/post/{key}", at)

@@ -1,0 +1,183 @@
+"""The ledger of posts, as people read it: lists, one post with what was tried, and the posts whose outcome is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine, RowMapping, text
+
+from phantoms_dagster.domain.errors import NotFound
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.reconciliation import UnknownPost
+from phantoms_dagster.domain.stages import PostState
+
+MOST_TRIES = 50
+
+_COLUMNS = """p.id, v.key, p.platform, p.account, p.state, p.remote_id, p.url, p.sandbox, p.attempted_at, p.published_at,
+        p.updated_at"""
+_LIST = text(
+    f"""
+    SELECT {_COLUMNS} FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
+    WHERE NOT p.duplicate AND (CAST(:key AS text) IS NULL OR v.key = :key)
+        AND (CAST(:platform AS text) IS NULL OR p.platform = :platform)
+        AND (CAST(:account AS text) IS NULL OR p.account = :account) AND (CAST(:state AS text) IS NULL OR p.state = :state)
+        AND (CAST(:since AS timestamptz) IS NULL OR COALESCE(p.published_at, p.updated_at) >= :since)
+    ORDER BY p.id DESC LIMIT :limit
+    """
+)
+_SHOW = text(
+    f"""
+    SELECT {_COLUMNS}, p.video_id, p.marker, p.video_sha256, p.caption_sha256, p.proof, p.proved_at, p.created_at, p.upload_offset,
+        s.state AS stage_state, s.retry_at, s.reason, s.generation
+    FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
+    LEFT JOIN phantoms.stages s ON s.video_id = p.video_id AND s.stage = p.platform || '/post'
+    WHERE v.key = :key AND p.platform = :platform AND NOT p.duplicate
+    -- A video may have a post of the sandbox beside its real one. The real one counts, unless only the other one is in doubt.
+    ORDER BY p.state = 'unknown' DESC, p.sandbox LIMIT 1
+    """
+)
+_TRIES = text(
+    """
+    SELECT * FROM (
+        SELECT a.id, a.started_at, a.finished_at, a.state, a.error_class, a.code, a.message FROM phantoms.attempts a
+        WHERE a.video_id = :video_id AND a.stage = :stage AND (CAST(:since AS timestamptz) IS NULL OR a.finished_at >= :since)
+        ORDER BY a.id DESC LIMIT :limit
+    ) t ORDER BY id
+    """
+)
+# The attempt that lost the answer is not a read. It ended after the post was first sent, as every read did.
+_UNKNOWN = text(
+    """
+    SELECT v.key, p.platform, p.account, COALESCE(p.attempted_at, p.updated_at) AS since,
+        GREATEST((SELECT count(*) FROM phantoms.attempts a WHERE a.video_id = p.video_id AND a.stage = p.platform || '/post'
+            AND a.finished_at >= p.attempted_at) - 1, 0) AS reads,
+        CASE WHEN s.state IN ('ready', 'running', 'deferred') THEN COALESCE(s.retry_at, clock_timestamp()) END AS next_read,
+        clock_timestamp() AS now
+    FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
+    LEFT JOIN phantoms.stages s ON s.video_id = p.video_id AND s.stage = p.platform || '/post'
+    WHERE p.state = 'unknown' AND NOT p.duplicate ORDER BY since, p.id
+    """
+)
+
+
+@dataclass(frozen=True)
+class LedgerPost:
+    """A post of the ledger. `published_at`: None until it is public."""
+
+    id: int
+    key: str
+    platform: Platform
+    account: str
+    state: PostState
+    remote_id: str | None
+    url: str | None
+    sandbox: bool
+    attempted_at: datetime | None
+    published_at: datetime | None
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Try:
+    """One attempt at a post or one read of it, and the answer."""
+
+    at: datetime
+    ended: datetime | None
+    outcome: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class PostDetail:
+    """A post with everything that the ledger knows. `next_read`: when its stage runs again, None when it does not."""
+
+    post: LedgerPost
+    stage_state: str | None
+    next_read: datetime | None
+    reason: str | None
+    marker: str
+    video_sha256: str
+    caption_sha256: str
+    proof: str | None
+    proved_at: datetime | None
+    tries: tuple[Try, ...]
+
+
+class Posts:
+    """Reads the ledger of posts."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def page(
+        self,
+        *,
+        key: str | None = None,
+        platform: Platform | None = None,
+        account: str | None = None,
+        state: PostState | None = None,
+        since: datetime | None = None,
+        limit: int = 50,
+    ) -> list[LedgerPost]:
+        """The newest posts that match. `since`: published, or else last changed, at or after this time."""
+        values = {
+            "key": key,
+            "platform": None if platform is None else str(platform),
+            "account": account,
+            "state": None if state is None else str(state),
+            "since": since,
+            "limit": limit,
+        }
+        with self._engine.connect() as connection:
+            return [_post(row) for row in connection.execute(_LIST, values).mappings()]
+
+    def show(self, key: str, platform: Platform) -> PostDetail:
+        """One post, with what was tried since it was first sent. Raises NotFound."""
+        with self._engine.connect() as connection:
+            row = connection.execute(_SHOW, {"key": key, "platform": str(platform)}).mappings().one_or_none()
+            if row is None:
+                raise NotFound(f"{key} has no post on {platform.title} yet; see `phantoms show {key}`")
+            tried = {
+                "video_id": row["video_id"],
+                "stage": f"{platform}/post",
+                "since": row["attempted_at"],
+                "limit": MOST_TRIES,
+            }
+            tries = connection.execute(_TRIES, tried).mappings().all()
+        runs = row["stage_state"] in ("ready", "running", "deferred")
+        return PostDetail(
+            post=_post(row),
+            stage_state=row["stage_state"],
+            next_read=row["retry_at"] if runs else None,
+            reason=row["reason"],
+            marker=row["marker"],
+            video_sha256=row["video_sha256"],
+            caption_sha256=row["caption_sha256"],
+            proof=row["proof"],
+            proved_at=row["proved_at"],
+            tries=tuple(_try(one) for one in tries),
+        )
+
+
+def unknown_posts(connection: Connection) -> Sequence[tuple[UnknownPost, bool]]:
+    """Every post whose outcome is unknown, the longest first, and whether it needs a person."""
+    rows = connection.execute(_UNKNOWN).mappings().all()
+    found = []
+    for row in rows:
+        if row["platform"] in Platform:
+            post = UnknownPost(row["key"], Platform(row["platform"]), row["account"], row["since"], row["reads"], row["next_read"])
+            found.append((post, post.needs_person(row["now"])))
+    return found
+
+
+def _post(row: RowMapping) -> LedgerPost:
+    values = {name: row[name] for name in LedgerPost.__dataclass_fields__}
+    return LedgerPost(**{**values, "platform": Platform(row["platform"]), "state": PostState(row["state"])})
+
+
+def _try(row: RowMapping) -> Try:
+    cause = " ".join(str(row[name]) for name in ("error_class", "code") if row[name])
+    answer = ": ".join(part for part in (cause, row["message"]) if part)
+    return Try(row["started_at"], row["finished_at"], row["state"], answer)

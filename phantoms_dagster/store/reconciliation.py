@@ -1,0 +1,148 @@
+"""Saves what a person decided about a post whose outcome is unknown.
+
+The decision and a read of the platform may happen at the same time. Both change the row of the stage's post only while they hold
+the row of the stage. The decision raises the stage's generation, so that the ledger refuses everything that an older claim saves
+afterwards. And it is refused itself unless the post is still `unknown`. So only one of them takes effect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, text
+
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.publication import NotPublished
+from phantoms_dagster.domain.stages import PostState, StageState
+from phantoms_dagster.store.audit import Actor, AuditEntry, note
+from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
+from phantoms_dagster.store.ledgers import MOST_EVIDENCE
+from phantoms_dagster.store.planning import NOTIFY
+
+_LOCK_STAGE = text(
+    """
+    SELECT v.key, s.video_id, s.stage, s.state FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
+    WHERE v.key = :key AND s.stage = :stage FOR UPDATE OF s
+    """
+)
+_LOCK_POST = text(
+    """
+    SELECT p.id, p.platform, p.state, p.account, p.remote_id FROM phantoms.posts p
+    WHERE p.video_id = :video_id AND p.platform = :platform AND NOT p.duplicate
+    ORDER BY p.state = 'unknown' DESC, p.sandbox LIMIT 1 FOR UPDATE
+    """
+)
+_TAKEN = text(
+    """
+    SELECT v.key FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
+    WHERE p.platform = :platform AND p.remote_id = :remote_id AND p.id <> :id AND NOT p.duplicate LIMIT 1
+    """
+)
+_PUBLISHED = text(
+    """
+    UPDATE phantoms.posts SET state = 'published', remote_id = :remote_id, url = COALESCE(:url, url), proof = :proof,
+        proved_at = clock_timestamp(), published_at = COALESCE(:published_at, clock_timestamp()), updated_at = clock_timestamp()
+    WHERE id = :id AND state = 'unknown'
+    """
+)
+# Nothing of the old attempt is kept: neither the handle nor an id that a person has just declared void.
+_AGAIN = text(
+    """
+    UPDATE phantoms.posts SET state = 'intent', handle = '{}', upload_offset = 0, remote_id = NULL, url = NULL, attempted_at = NULL,
+        proof = :proof, proved_at = clock_timestamp(), updated_at = clock_timestamp()
+    WHERE id = :id AND state = 'unknown'
+    """
+)
+_DUE = text(
+    """
+    UPDATE phantoms.stages
+    SET state = CASE state WHEN 'ready' THEN state ELSE 'deferred' END, generation = generation + 1, lease_owner = NULL,
+        lease_until = NULL, retry_at = clock_timestamp(), attempts = 0, failing_since = NULL, waits = 0, error_class = NULL,
+        reason = :reason, updated_at = clock_timestamp()
+    WHERE video_id = :video_id AND stage = :stage AND state IN ('ready', 'running', 'deferred')
+    """
+)
+_ENDED = (StageState.FAILED, StageState.REJECTED, StageState.DISCARDED)
+
+
+@dataclass(frozen=True)
+class SeenPost:
+    """A post that a person, and if possible the platform, says is there. `evidence`: how that was checked."""
+
+    remote_id: str
+    url: str | None
+    published_at: datetime | None
+    evidence: str
+
+
+class Reconciliation:
+    """Saves decisions about unknown posts."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def is_there(self, key: str, platform: Platform, seen: SeenPost, actor: Actor) -> None:
+        """Save that the post is public. Its stage then confirms it. Raises InvalidInput."""
+        with self._engine.begin() as connection:
+            stage, post = _locked(connection, key, platform)
+            taken = connection.execute(_TAKEN, {"platform": str(platform), "remote_id": seen.remote_id, "id": post["id"]}).scalar()
+            if taken is not None:
+                raise InvalidInput(f"{seen.remote_id} is the post of {taken} already, so it cannot be the post of {key}")
+            values = {
+                "id": post["id"],
+                "remote_id": seen.remote_id,
+                "url": seen.url,
+                "published_at": seen.published_at,
+                "proof": _proof(actor, f"it is there; {seen.evidence}"),
+            }
+            connection.execute(_PUBLISHED, values)
+            after = {"state": "published", "remote_id": seen.remote_id, "url": seen.url, "read": seen.evidence}
+            self._make_due(connection, stage, actor.name)
+            note(connection, [_entry(actor, "post is there", stage, post, after)])
+
+    def is_not_there(self, key: str, platform: Platform, actor: Actor, reason: str = "") -> None:
+        """Save that the post is not there. Its stage then publishes it from the start. Raises InvalidInput."""
+        with self._engine.begin() as connection:
+            stage, post = _locked(connection, key, platform)
+            proof = NotPublished(_proof(actor, f"it is not there{f': {reason}' if reason else ''}"), then="open")
+            connection.execute(_AGAIN, {"id": post["id"], "proof": proof.evidence})
+            self._make_due(connection, stage, actor.name)
+            after = {"state": "intent", **({"reason": reason} if reason else {})}
+            note(connection, [_entry(actor, "post is not there", stage, post, after)])
+
+    def _make_due(self, connection: Connection, stage: RowMapping, by: str) -> None:
+        """Let the stage run now. A runner that works on it loses its claim."""
+        if StageState(stage["state"]) in _ENDED:
+            letters = LetterFilter(keys=[stage["key"]], stages=[stage["stage"]], state=None)
+            DeadLetters(self._engine).replay_in(connection, letters, by=by)
+        given = {"video_id": stage["video_id"], "stage": stage["stage"], "reason": f"{by} decided about its post"}
+        connection.execute(_DUE, given)
+        connection.execute(text(NOTIFY))
+
+
+def _locked(connection: Connection, key: str, platform: Platform) -> tuple[RowMapping, RowMapping]:
+    """The rows of the stage and of its post, locked in the order in which runners lock them. Raises InvalidInput."""
+    stage = connection.execute(_LOCK_STAGE, {"key": key, "stage": f"{platform}/post"}).mappings().one_or_none()
+    if stage is None:
+        raise InvalidInput(f"{key} is not posted on {platform.title}; see `phantoms show {key}`")
+    given = {"video_id": stage["video_id"], "platform": str(platform)}
+    post = connection.execute(_LOCK_POST, given).mappings().one_or_none()
+    state = None if post is None else post["state"]
+    if post is None or state != PostState.UNKNOWN:
+        now = "has not begun" if state is None else f"is {state}, not unknown"
+        raise InvalidInput(f"the post of {key} on {platform.title} {now}: there is nothing to decide")
+    return stage, post
+
+
+def _entry(actor: Actor, action: str, stage: RowMapping, post: RowMapping, after: dict[str, Any]) -> AuditEntry:
+    """The entry for the audit log."""
+    where = {"platform": post["platform"], "account": post["account"]}
+    before = {**where, "state": post["state"], "remote_id": post["remote_id"]}
+    return AuditEntry(actor, action, stage["key"], before, {**where, **after})
+
+
+def _proof(actor: Actor, said: str) -> str:
+    return f"person: {actor.name} says {said}"[:MOST_EVIDENCE]

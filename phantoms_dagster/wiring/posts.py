@@ -1,0 +1,75 @@
+"""What people do with single posts, for commands and the desk: decide about an unknown one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import PostStanding
+from phantoms_dagster.domain.reconciliation import post_reference
+from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.production.reconciliation import ClaimedPost, check_claim
+from phantoms_dagster.store.audit import Actor
+from phantoms_dagster.store.posts import LedgerPost, Posts
+from phantoms_dagster.store.reconciliation import Reconciliation, SeenPost
+from phantoms_dagster.wiring.pipeline import Pipeline, open_pipeline
+from phantoms_dagster.wiring.services import Services
+
+T = TypeVar("T")
+
+
+class PostDecisions:
+    """Decisions of people about posts whose outcome is unknown. Not to be called on an event loop."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._store = Reconciliation(services.engine)
+
+    def is_there(self, key: str, platform: Platform, given: str, actor: Actor, *, unread: bool = False) -> SeenPost:
+        """Save that the post is there, after reading it. `given`: its URL or id.
+
+        `unread`: the person has seen the post although the platform does not show it to us, so it is not read. Raises InvalidInput.
+        """
+        post = self._unknown(key, platform)
+        reference = post_reference(platform, given, sandbox=post.sandbox)
+        claimed = ClaimedPost(key, platform, post.account, reference, post.attempted_at)
+        standing = None if unread else self._look(claimed)
+        url = given.strip() if "://" in given else ""
+        if standing is None:
+            seen = SeenPost(reference, url, None, f"not read at {platform.title}: {url or reference}")
+        else:
+            seen = SeenPost(standing.remote_id, standing.url or url, standing.published_at, standing.evidence)
+        self._store.is_there(key, platform, seen, actor)
+        return seen
+
+    def is_not_there(self, key: str, platform: Platform, actor: Actor, *, reason: str = "") -> None:
+        """Save that the post is not there, so that it is published from the start. Raises InvalidInput."""
+        self._store.is_not_there(key, platform, actor, reason)
+
+    def _unknown(self, key: str, platform: Platform) -> LedgerPost:
+        post = Posts(self._services.engine).show(key, platform).post
+        if post.state is not PostState.UNKNOWN:
+            raise InvalidInput(f"the post of {key} on {platform.title} is {post.state}, not unknown: there is nothing to decide")
+        if post.sandbox != self._services.endpoints.sandboxed(str(platform)):
+            place = "the sandbox" if post.sandbox else f"the real {platform.title}"
+            raise InvalidInput(f"the post of {key} is in {place}, which answers no calls now; see `phantoms settings sandbox`")
+        return post
+
+    def _look(self, claimed: ClaimedPost) -> PostStanding | None:
+        async def work(pipeline: Pipeline) -> PostStanding | None:
+            return await check_claim(claimed, pipeline.posts, pipeline.identities, self._services.clock.now())
+
+        return with_pipeline(self._services, work)
+
+
+def with_pipeline(services: Services, work: Callable[[Pipeline], Awaitable[T]]) -> T:
+    """Run `work` with a pipeline of its own, on an event loop of its own: threads of the desk may do so side by side."""
+
+    async def run() -> T:
+        async with open_pipeline(services.settings, services.endpoints, services.clock, services.database_url) as pipeline:
+            return await work(pipeline)
+
+    return asyncio.run(run())
