@@ -1,52 +1,77 @@
-"""`phantoms accounts`: who owns each account, which accounts wait and why, and forgetting an owner."""
+"""`phantoms accounts`: who owns each account, which accounts wait and why; connecting, checking and disconnecting accounts."""
 
 from __future__ import annotations
 
+import sys
+import threading
+import webbrowser
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say
-from phantoms_dagster.domain.accounts import ACTIVE, Account
-from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.cli.console import FAILED, current, err, out, plain, plain_errors, print_json, print_result, say
+from phantoms_dagster.domain.accounts import CONNECTED, Account, standing
+from phantoms_dagster.domain.errors import InvalidInput, ProviderError
+from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.wiring import Services
 
+if TYPE_CHECKING:
+    from phantoms_dagster.wiring.connecting import Attempt, Connected, Connecting
+
+ANSWER_SECONDS = 600.0
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
+AccountKey = Annotated[str, typer.Argument(metavar="PLATFORM:NAME", help="The account, such as youtube:main")]
+
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(rich_help_panel="Look")(accounts)
+    """Add the group of commands."""
+    group = typer.Typer(
+        help="Show the accounts: who owns each one according to its platform, and why its posts wait.\n\n"
+        "Without a command it lists them, as `phantoms accounts list` does."
+    )
+    group.callback(invoke_without_command=True)(accounts)
+    group.command("list")(show)
+    group.command("connect")(connect)
+    group.command("check")(check)
+    group.command("disconnect")(disconnect)
+    group.command("rotate-key")(rotate_key)
+    app.add_typer(group, name="accounts", rich_help_panel="Look")
 
 
 def accounts(
+    context: typer.Context,
     forget: Annotated[
         str | None, typer.Option(metavar="PLATFORM:NAME", help="Forget the owner of this account; its next token sets a new one")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the accounts: who owns each one according to its platform, and why its posts wait."""
-    with plain_errors():
-        services = Services(current())
-        try:
-            table = Accounts(services.engine)
-            if forget is not None:
-                platform, _, name = forget.partition(":")
-                if platform not in tuple(Platform) or not name:
-                    raise InvalidInput("--forget takes a platform and an account, such as youtube:main")
-                table.forget(Platform(platform), name)
-                if as_json:
-                    print_json({"forgotten": forget})
-                    return
-                out.print(f"forgot the owner of {forget}; its next post asks the platform", soft_wrap=True)
-                return
-            found = table.all()
-        finally:
-            services.close()
+    """Show the accounts, unless a command follows."""
+    if context.invoked_subcommand is not None:
+        return
+    if forget is None:
+        show(as_json)
+        return
+    with _services() as services:
+        platform, name = _key(forget, "--forget")
+        Accounts(services.engine).forget(platform, name)
+        print_result({"forgotten": forget}, f"forgot the owner of {forget}; its next post asks the platform", as_json=as_json)
+
+
+def show(as_json: AsJson = False) -> None:
+    """List the accounts: owner, where the token is, and what each needs."""
+    with _services() as services:
+        found = Accounts(services.engine).all()
+        now = datetime.now(UTC)
         if as_json:
-            print_json({"accounts": [_as_json(account) for account in found]})
+            print_json({"accounts": [_as_json(account, now) for account in found]})
             return
         if not found:
             say("no accounts yet: `phantoms up` reads them from channels.yaml")
@@ -56,15 +81,189 @@ def accounts(
             rows.add_column(title, overflow="fold")
         for account in found:
             whose = f"{account.label} ({account.subject})" if account.subject else "not asked yet"
-            now = "ok" if account.state == ACTIVE else f"waits: {account.reason}"
-            rows.add_row(
-                f"{account.platform}:{account.name}", plain(whose), plain(account.token_source or "the platform's"), plain(now)
-            )
+            rows.add_row(f"{account.platform}:{account.name}", plain(whose), plain(_source(account)), plain(_now(account, now)))
         out.print(rows)
 
 
-def _as_json(account: Account) -> dict[str, object]:
+def connect(
+    platform: Annotated[str, typer.Argument(help="The platform, such as youtube")],
+    name: Annotated[str | None, typer.Option(help="The account's name in channels.yaml; default: the only one")] = None,
+    paste: Annotated[
+        bool, typer.Option("--paste", help="Do not wait for the browser: print the URL, and take the address it ends at")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine for the redirect; 0: any free one")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Connect an account: its owner grants access in a browser, and Phantoms keeps the connection from then on."""
+    if platform not in tuple(Platform):
+        raise typer.BadParameter(f"the platforms are {', '.join(p for p in Platform if p.spec.oauth)}", param_hint="PLATFORM")
+    with _services() as services:
+        from phantoms_dagster.wiring.connecting import Connecting  # noqa: PLC0415 - it imports the platforms' adapters
+
+        connecting = Connecting(services, Platform(platform), name)
+        registered = connecting.redirect_uri
+        there = urlsplit(registered or "http://127.0.0.1")
+        if paste or there.hostname not in ("127.0.0.1", "localhost"):
+            done = _pasted(connecting, registered, port)
+        else:
+            done = _by_browser(connecting, registered, port)
+        key = f"{connecting.platform}:{connecting.name}"
+        fields = {"connected": key, "owner": done.owner.label, "subject": done.owner.subject}
+        print_result(fields, f"connected {key}: {done.owner.label} ({done.owner.subject})", as_json=as_json)
+        used = any(channel.accounts.get(connecting.platform) == connecting.name for channel in services.channels().values())
+        if not used and not as_json:
+            say(f"no channel posts to {key} yet: name it under `accounts` in channels.yaml")
+
+
+def _by_browser(connecting: Connecting, registered: str | None, port: int) -> Connected:
+    """Open the browser and wait for it to come back to this machine."""
+    from phantoms_dagster.wiring.connecting import WrongState  # noqa: PLC0415
+    from phantoms_dagster.wiring.loopback import PATH, LoopbackServer, Page  # noqa: PLC0415
+
+    there = urlsplit(registered or "")
+    server = LoopbackServer(there.port or port, there.path or PATH) if registered else LoopbackServer(port)
+    found: list[Connected] = []
+    try:
+        attempt = connecting.begin(registered or f"http://127.0.0.1:{server.port}{PATH}")
+        say(f"open this page as the owner of the {connecting.platform.title} account:\n{attempt.consent.url}", to=err)
+        # A text browser, or one that is named in BROWSER, may not return before it is closed.
+        threading.Thread(target=webbrowser.open, args=(attempt.consent.url,), daemon=True).start()
+
+        def judge(answer: Mapping[str, str]) -> Page:
+            try:
+                code = connecting.code_in(attempt, answer)
+            except WrongState as error:
+                return Page("Not this one", str(error), done=False, status=400)
+            found.append(connecting.finish(attempt, code))
+            owner = found[0].owner
+            text = f"{connecting.platform.title} account {connecting.name} is {owner.label}. You can close this page."
+            return Page("Connected", text, done=True)
+
+        server.wait(judge, ANSWER_SECONDS)
+    finally:
+        server.close()
+    return found[0]
+
+
+def _pasted(connecting: Connecting, registered: str | None, port: int) -> Connected:
+    """Print the URL and read the address that the browser ends at."""
+    from phantoms_dagster.wiring.connecting import PASTE_PORT  # noqa: PLC0415
+    from phantoms_dagster.wiring.loopback import PATH  # noqa: PLC0415
+
+    attempt: Attempt = connecting.begin(registered or f"http://127.0.0.1:{port or PASTE_PORT}{PATH}")
+    lines = (
+        f"1. Open this page as the owner of the {connecting.platform.title} account:",
+        attempt.consent.url,
+        "2. Grant access. The browser then shows an error or an empty page; that is all right.",
+        "3. Copy the whole address from the browser, and paste it here:",
+    )
+    err.print("\n".join(lines), soft_wrap=True, markup=False)
+    pasted = sys.stdin.readline()
+    return connecting.finish(attempt, connecting.code_pasted(attempt, pasted))
+
+
+def check(
+    account: Annotated[str | None, typer.Argument(metavar="PLATFORM:NAME", help="Only this account")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the platforms whether the tokens work, who owns them, and what they permit. Exits with 1 when one does not work."""
+    with _services() as services:
+        from phantoms_dagster.wiring.key_checks import ask_account  # noqa: PLC0415 - it imports the platforms' adapters
+
+        wanted = None if account is None else _key(account, "the account")
+        found, now = Accounts(services.engine).all(), datetime.now(UTC)
+        chosen = [a for a in found if a.platform.spec.remote and (wanted is None or (a.platform, a.name) == wanted)]
+        if wanted is not None and not chosen:
+            raise InvalidInput(f"no account {account}; `phantoms accounts` lists them")
+        results: list[dict[str, Any]] = []
+        for one in chosen:
+            row: dict[str, Any] = {
+                "account": f"{one.platform}:{one.name}",
+                "state": standing(one, now).state,
+                "ends_at": one.ends_at,
+            }
+            if services.endpoints.sandboxed(str(one.platform)):
+                results.append({**row, "verdict": "note", "found": "not checked: the sandbox replaces it", "fix": ""})
+                continue
+            for finding in ask_account(services.settings, services.endpoints, one.platform, one.name, one.token_source):
+                results.append({**row, "verdict": finding.verdict, "found": finding.found, "fix": finding.fix})
+        if as_json:
+            print_json({"accounts": results})
+        for row in () if as_json else results:
+            until = f"; it ends on {row['ends_at']:%Y-%m-%d %H:%M} UTC unless it is renewed" if row["ends_at"] else ""
+            say("; ".join(part for part in (f"{row['verdict']}  {row['account']}: {row['found']}{until}", row["fix"]) if part))
+        if any(row["verdict"] == "wrong" for row in results):
+            raise typer.Exit(FAILED)
+
+
+def disconnect(account: AccountKey, as_json: AsJson = False) -> None:
+    """Disconnect an account: end the connection at the platform and delete its tokens. Its posts and its owner stay."""
+    with _services() as services:
+        from phantoms_dagster.store.grants import Grants  # noqa: PLC0415 - it imports the cryptography
+        from phantoms_dagster.wiring.connecting import revoke  # noqa: PLC0415
+        from phantoms_dagster.wiring.token_keys import vault  # noqa: PLC0415
+
+        platform, name = _key(account, "disconnect")
+        grants = Grants(services.engine, vault(services.settings))
+        told, why = False, "the platform has no way to say so; its owner can remove the app in the platform's settings"
+        try:
+            told = revoke(services, platform, name, grants.read(platform, name))
+        except (InvalidInput, ProviderError) as error:
+            why = f"the platform was not told: {error}; its owner can remove the app in the platform's settings"
+        grants.disconnect(platform, name)
+        line = f"disconnected {account}; its tokens are deleted{'' if told else f' ({why})'}"
+        print_result({"disconnected": account, "revoked": told}, line, as_json=as_json)
+
+
+def rotate_key(as_json: AsJson = False) -> None:
+    """Make a new key and encrypt all stored tokens with it. With PHANTOMS_TOKEN_KEYS, use the first key there."""
+    with _services() as services:
+        from phantoms_dagster.store.grants import Grants  # noqa: PLC0415
+        from phantoms_dagster.wiring.token_keys import add_key, vault  # noqa: PLC0415
+
+        path = add_key(services.settings)
+        count = Grants(services.engine, vault(services.settings)).reencrypt()
+        where = f"a new key in {path}" if path else "the first key of PHANTOMS_TOKEN_KEYS"
+        line = f"{count} accounts are encrypted with {where}; older keys are still needed to read backups"
+        print_result({"accounts": count, "file": str(path) if path else None}, line, as_json=as_json)
+
+
+@contextmanager
+def _services() -> Iterator[Services]:
+    with plain_errors():
+        services = Services(current())
+        try:
+            yield services
+        finally:
+            services.close()
+
+
+def _key(text: str, option: str) -> tuple[Platform, str]:
+    platform, _, name = text.partition(":")
+    if platform not in tuple(Platform) or not name:
+        raise InvalidInput(f"{option} takes a platform and an account, such as youtube:main")
+    return Platform(platform), name
+
+
+def _source(account: Account) -> str:
+    """Where the token is. `env`: the platform's own variable."""
+    if account.connected_at is not None and account.token_source is None:
+        return "none"
+    return account.token_source or ("env" if account.platform.spec.remote else "none needed")
+
+
+def _now(account: Account, now: datetime) -> str:
+    found = standing(account, now)
+    if found.state == CONNECTED:
+        return "connected" if account.token_source == STORED else "ok"
+    command = f"; run `{found.command}`" if found.command and found.command not in found.why else ""
+    return f"{found.state}: {found.why}{command}"
+
+
+def _as_json(account: Account, now: datetime) -> dict[str, object]:
     """The account without its token's hash. Scripts know `token_source` as `place`."""
     values = asdict(account)
     del values["token_sha256"]
-    return {"place" if name == "token_source" else name: value for name, value in values.items()}
+    found = standing(account, now)
+    named = {"place" if name == "token_source" else name: value for name, value in values.items()}
+    return {**named, "standing": found.state, "command": found.command}

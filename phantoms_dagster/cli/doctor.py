@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -30,12 +31,13 @@ from phantoms_dagster.cli.problems import database_problem
 from phantoms_dagster.cli.sentence import WrappedText
 from phantoms_dagster.cli.settings import unknown_variables
 from phantoms_dagster.cli.times import unknown_zone
-from phantoms_dagster.domain.accounts import token_sources
+from phantoms_dagster.domain.accounts import BLOCKED, EXPIRING, standing
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.registry.providers import KINDS, PROVIDERS, WRITERS
 from phantoms_dagster.resilience.redis.refusals import refuse_cluster
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.migrate import pending
 from phantoms_dagster.wiring import INTEGRATIONS, Services
 from phantoms_dagster.wiring.channels_text import ChannelsMissing
@@ -176,7 +178,7 @@ def _services(services: Services, looks: ParallelChecks, *, database: bool = Fal
         fix = "start `phantoms up`"
         looks.start("sandbox", lambda: [_tried("sandbox", lambda: _get(f"{url}/_sandbox/health", url), fix)])
     yield from _keys(services, looks)
-    _accounts(services, looks)
+    yield from _accounts(services, looks)
 
 
 def _know_accounts(services: Services, *, database: bool) -> None:
@@ -349,13 +351,14 @@ def _model(settings: Settings) -> list[Finding]:
 def _wanted(services: Services) -> Mapping[tuple[Platform, str], str | None] | None:
     """Return every account with the place of its token; None when channels.yaml cannot be used."""
     try:
-        return token_sources(services.channels().values())
+        return services.account_sources()
     except PhantomsError:
         return None  # already reported by the check of channels.yaml
 
 
-def _accounts(services: Services, looks: ParallelChecks) -> None:
-    """Ask each platform who owns the token of each account, and what it allows."""
+def _accounts(services: Services, looks: ParallelChecks) -> Iterator[Finding]:
+    """Ask each platform who owns the token of each account, and what it allows. Yield what the table knows."""
+    yield from _standings(services)
     settings, endpoints = services.settings, services.endpoints
     for (platform, name), place in (_wanted(services) or {}).items():
         if not platform.spec.remote:
@@ -366,3 +369,15 @@ def _accounts(services: Services, looks: ParallelChecks) -> None:
             continue  # already reported by `_keys`
         if real:
             looks.start(f"{platform}:{name}", partial(ask_account, settings, endpoints, platform, name, place))
+
+
+def _standings(services: Services) -> Iterator[Finding]:
+    """Yield the accounts whose connection ends soon, and those that their platform has blocked."""
+    try:
+        accounts = Accounts(services.engine).all() if services.settings.database.url else []
+    except SQLAlchemyError:
+        return  # already reported by the check of PostgreSQL
+    for account in accounts:
+        found = standing(account, datetime.now(UTC))
+        if found.state in (EXPIRING, BLOCKED):
+            yield Finding(f"{account.platform}:{account.name}", "note", f"{found.state}: {found.why}", f"run `{found.command}`")

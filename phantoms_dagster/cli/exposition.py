@@ -56,6 +56,14 @@ def table_metrics(reading: StatisticsReading) -> Iterator[Metric]:
     for pair, count in reading.dead_letters.items():
         letters.add_metric(pair, count)
     yield letters
+    accounts = GaugeMetricFamily(
+        "phantoms_account_state",
+        "1 for the state that the account is in now, else 0.",
+        labels=["platform", "account", "state"],
+    )
+    for labels, is_now in reading.accounts.items():
+        accounts.add_metric(labels, is_now)
+    yield accounts
     totals = reading.totals
     attempts = CounterMetricFamily(
         "phantoms_attempts",

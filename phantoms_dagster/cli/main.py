@@ -50,7 +50,7 @@ EXAMPLES = {
     "metrics": ["phantoms metrics", "phantoms metrics --port 9100"],
     "worker": ["phantoms worker", "phantoms worker --queues script=2,rendered_video=1"],
     "init": ["phantoms init", "phantoms init --code-server code-server:4000 --machines 4"],
-    "accounts": ["phantoms accounts", "phantoms accounts --forget youtube:main"],
+    "accounts": ["phantoms accounts", "phantoms accounts connect youtube --name main", "phantoms accounts --forget youtube:main"],
     "doctor": ["phantoms doctor", "phantoms doctor --json"],
 }
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from base64 import urlsafe_b64encode
-from pathlib import Path
 
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.secret_file import kept_secret
 
 FILE = "desk.key"
 SHORTEST = 32
@@ -55,25 +54,8 @@ def load_keys(settings: Settings) -> Keys:
     """Return the keys: from PHANTOMS_DESK_SECRET, else from a file in the data directory, which the first start creates."""
     if settings.desk.secret is not None:
         return Keys(settings.desk.secret.get_secret_value())
-    return Keys(_kept(settings.paths.home.expanduser() / FILE))
-
-
-def _kept(path: Path) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        # Two desks that start at once must share one secret. The link is atomic: the file appears complete, and only once.
-        fresh = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(48))
-        try:
-            os.link(fresh, path)
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
-        return path.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise InvalidInput(f"cannot save the desk's key in {path} ({error.strerror}); set PHANTOMS_DESK_SECRET instead") from error
+    path = settings.paths.home.expanduser() / FILE
+    return Keys(kept_secret(path, lambda: secrets.token_urlsafe(48), variable="PHANTOMS_DESK_SECRET"))
 
 
 def _text(value: bytes) -> str:

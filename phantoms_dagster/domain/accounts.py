@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,8 +25,11 @@ class Account:
     """A stored account. `subject` and `label`: the owner of its token, as the platform reported it (see `ports.AccountIdentity`).
 
     `state`: active, disconnected, mismatch or barred. `reason`: why it waits. `since`: when that began. `token_sha256`: the hash of
-    the token that was last checked. `token_source`: where its token is read from (`env:NAME`, `file:/path`); None: the platform's
-    own variable.
+    the token that was last checked. `token_source`: where its token is read from (`env:NAME`, `file:/path`, or `stored` when a
+    person connected the account); None: the platform's own variable.
+
+    For stored tokens: `scopes` that were granted, `connected_at`, `ends_at` (when the connection ends unless it is renewed; None:
+    not known), and `dead`: the platform has ended it.
     """
 
     platform: Platform
@@ -37,6 +41,49 @@ class Account:
     state: str = ACTIVE
     reason: str | None = None
     since: datetime | None = None
+    scopes: tuple[str, ...] = ()
+    connected_at: datetime | None = None
+    ends_at: datetime | None = None
+    dead: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What an account's state means for a person. `state`: one of the constants below. `command`: what helps."""
+
+    state: str
+    why: str = ""
+    command: str = ""
+
+
+CONNECTED = "connected"
+EXPIRING = "expiring"
+NEEDS_PERSON = "needs a person"
+BLOCKED = "blocked"
+NOT_CONNECTED = "not connected"
+STANDINGS = (CONNECTED, EXPIRING, NEEDS_PERSON, BLOCKED, NOT_CONNECTED)
+# A connection that ends within this time is reported. Renewals come earlier, so they have failed, or the platform allows none.
+EXPIRING_SECONDS = 7 * 86_400.0
+
+
+def standing(account: Account, now: datetime) -> Standing:
+    """The account's standing at that time."""
+    connect = f"phantoms accounts connect {account.platform} --name {account.name}" if account.platform.spec.oauth else ""
+    key = f"{account.platform}:{account.name}"
+    if account.state == BARRED:
+        return Standing(BLOCKED, account.reason or "", f"phantoms accounts check {key}")
+    if account.state != ACTIVE:
+        return Standing(NEEDS_PERSON, account.reason or account.state, connect or f"phantoms accounts check {key}")
+    if account.connected_at is not None and account.token_source is None:
+        return Standing(NOT_CONNECTED, "a person disconnected it", connect)
+    if account.ends_at is not None and (account.ends_at - now).total_seconds() < EXPIRING_SECONDS:
+        return Standing(EXPIRING, f"the connection ends on {account.ends_at:%Y-%m-%d %H:%M} UTC", connect)
+    return Standing(CONNECTED)
+
+
+def fingerprint(token: str) -> str:
+    """A hash that identifies a token without revealing it."""
+    return hashlib.sha256(token.encode()).hexdigest()[:32]
 
 
 def token_sources(channels: Iterable[Channel]) -> dict[tuple[Platform, str], str | None]:

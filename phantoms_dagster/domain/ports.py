@@ -383,3 +383,7 @@ class Tokens(Protocol):
     async def token(self, platform: Platform, account: str) -> str:
         """A token that is valid now. Raises Permanent when the account is not connected."""
         ...
+
+    async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
+        """Another token than the one that the platform has just refused; None if there is none. Raises as `token` does."""
+        ...

@@ -5,11 +5,10 @@ If it does not, all posts of the account wait. `store.accounts` keeps the row. E
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from phantoms_dagster.domain.accounts import ACTIVE, BARRED, DISCONNECTED, MISMATCH, Account
+from phantoms_dagster.domain.accounts import ACTIVE, BARRED, DISCONNECTED, MISMATCH, Account, fingerprint
 from phantoms_dagster.domain.errors import Barred, NotYet, Permanent
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader, Tokens
@@ -128,11 +127,6 @@ class AccountGate:
     async def _stop(self, account: Account, state: str, reason: str, token_sha256: str | None) -> AccountWaits:
         await self._store.mark(account, state, reason, token_sha256)
         return AccountWaits(waiting(account, reason), retry_after=ASK_AGAIN_SECONDS)
-
-
-def fingerprint(token: str) -> str:
-    """A hash that identifies a token without revealing it."""
-    return hashlib.sha256(token.encode()).hexdigest()[:32]
 
 
 def waiting(account: Account, reason: str) -> str:

@@ -122,6 +122,8 @@ class IntegrationSpec:
 class PlatformSpec(IntegrationSpec):
     """Everything that is specific to one platform.
 
+    `oauth`: `phantoms accounts connect` connects its accounts; then its settings include `client_id`, `client_secret` and
+    `redirect_uri`. `sign_in`: what a person does instead if it has no OAuth.
     `settings`: a remote platform has at least `token` and `base_url`. `channel_key`: its own key of a channel. `usual`: it is
     offered, and its stand-in runs, even before a channel names it. `late_ids`: it may publish a post before it assigns the public
     id; the rule tells which posts lack it. `post_forms`: how people name a post of it. `roomy`: settings of its stand-in with which
@@ -132,6 +134,8 @@ class PlatformSpec(IntegrationSpec):
     media: MediaLimits
     channel_key: ChannelKeySpec | None = None
     usual: bool = False
+    oauth: bool = False
+    sign_in: str = "its documentation says where its accounts' tokens come from; channels.yaml names them"
     late_ids: LateIdRule | None = None
     post_forms: tuple[PostForm, ...] = ()
     roomy: Mapping[str, int] = field(default_factory=dict)

@@ -36,6 +36,7 @@ from phantoms_dagster.settings.groups import (
     Retirement,
     ReviewNotices,
     SandboxChoice,
+    Tokens,
     Voice,
     Web,
     Webhooks,
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     media: Media
     retirement: Retirement
     sandbox: SandboxChoice
+    tokens: Tokens
     writer: Writer
     voice: Voice
     renderer: Renderer

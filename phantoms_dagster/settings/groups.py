@@ -112,6 +112,18 @@ class Retirement(Group):
     )
 
 
+class Tokens(Group):
+    """The tokens of connected accounts."""
+
+    variables: ClassVar[str] = "PHANTOMS_TOKEN_"
+
+    keys: SecretStr | None = Field(
+        None,
+        description="Encrypt the tokens of connected accounts; several, separated by commas, the newest first, the same on all "
+        "machines. Unset: a file of our own, token.keys in the data directory.",
+    )
+
+
 class SandboxChoice(Group):
     """Which services the sandbox answers for."""
 

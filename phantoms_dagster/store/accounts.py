@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 # Rows marked by older versions have no `state_since`.
 _SINCE = "CASE WHEN state <> 'active' THEN COALESCE(state_since, updated_at) END AS state_since"
-_COLUMNS = f"platform, name, token_ref, subject, label, token_sha256, state, reason, {_SINCE}"
+_COLUMNS = f"""platform, name, token_ref, subject, label, token_sha256, state, reason, {_SINCE}, scopes, connected_at,
+    CASE WHEN refresh_token IS NULL THEN access_expires_at ELSE refresh_expires_at END AS ends_at,
+    COALESCE(dead_generation = generation, false) AS dead"""
 _PUT = text(
     """
-    INSERT INTO phantoms.accounts (platform, name, token_ref) VALUES (:platform, :name, :place)
-    ON CONFLICT (platform, name) DO UPDATE SET token_ref = excluded.token_ref, updated_at = clock_timestamp()
-    WHERE accounts.token_ref IS DISTINCT FROM excluded.token_ref
+    INSERT INTO phantoms.accounts AS a (platform, name, token_ref) VALUES (:platform, :name, :place)
+    ON CONFLICT (platform, name) DO UPDATE SET updated_at = clock_timestamp(),
+        -- A connected account needs no token in channels.yaml, but one that is named there is the one to use.
+        token_ref = COALESCE(excluded.token_ref, CASE WHEN a.access_token IS NOT NULL THEN 'stored' END)
+    WHERE a.token_ref IS DISTINCT FROM COALESCE(excluded.token_ref, CASE WHEN a.access_token IS NOT NULL THEN 'stored' END)
     """
 )
 _SELECT_ONE = text(f"SELECT {_COLUMNS} FROM phantoms.accounts WHERE platform = :platform AND name = :name")
@@ -73,6 +77,7 @@ _ALSO = text(
     ORDER BY a.name LIMIT 1
     """
 )
+_CONNECTED = text("SELECT DISTINCT platform FROM phantoms.accounts WHERE token_ref IS NOT NULL OR connected_at IS NOT NULL")
 _FORGET = text(
     """
     UPDATE phantoms.accounts SET subject = NULL, label = NULL, token_sha256 = NULL, state = 'active', reason = NULL,
@@ -144,6 +149,14 @@ class PostgresAccounts:
         rows = await transaction(self._engine, work)
         return {(row["platform"], row["name"]): row["token_ref"] for row in rows if row["token_ref"]}
 
+    async def connected_platforms(self) -> frozenset[str]:
+        """The platforms where an account has its own token or was ever connected. The sandbox does not answer for them."""
+
+        async def work(connection: AsyncConnection) -> frozenset[str]:
+            return frozenset((await connection.execute(_CONNECTED)).scalars())
+
+        return await transaction(self._engine, work)
+
 
 class Accounts:
     """The table of accounts for commands and sensors, synchronous."""
@@ -154,7 +167,12 @@ class Accounts:
     def all(self) -> list[Account]:
         """Every account that a channel ever named or a post used."""
         with reading(self._engine).connect() as connection:
-            return [_account(row) for row in connection.execute(_ALL).mappings()]
+            return listed(connection)
+
+    def connected_platforms(self) -> frozenset[str]:
+        """See `PostgresAccounts.connected_platforms`."""
+        with reading(self._engine).connect() as connection:
+            return frozenset(connection.execute(_CONNECTED).scalars())
 
     def waiting(self) -> list[Account]:
         """The accounts whose posts wait."""
@@ -166,8 +184,18 @@ class Accounts:
         with self._engine.begin() as connection:
             if connection.execute(_FORGET, _key(account)).first() is None:
                 raise NotFound(f"no account {platform}:{name}; `phantoms accounts` lists them")
-            connection.execute(_WAKE, _waiting(account))
-            connection.execute(text(NOTIFY))
+            wake_posts(connection, account)
+
+
+def wake_posts(connection: Connection, account: Account) -> None:
+    """Make the posts due that wait for the account."""
+    connection.execute(_WAKE, _waiting(account))
+    connection.execute(text(NOTIFY))
+
+
+def listed(connection: Connection) -> list[Account]:
+    """Every account in the table."""
+    return [_account(row) for row in connection.execute(_ALL).mappings()]
 
 
 def put_token_sources(connection: Connection, places: Mapping[tuple[Platform, str], str | None]) -> None:
@@ -197,4 +225,8 @@ def _account(row: RowMapping) -> Account:
         state=row["state"],
         reason=row["reason"],
         since=row["state_since"],
+        scopes=tuple(row["scopes"]),
+        connected_at=row["connected_at"],
+        ends_at=row["ends_at"],
+        dead=row["dead"],
     )

@@ -14,7 +14,9 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, Engine, text
 
+from phantoms_dagster.domain.accounts import STANDINGS, standing
 from phantoms_dagster.domain.stages import STAGES, StageState
+from phantoms_dagster.store.accounts import listed
 
 # Upper bounds of the histogram, in seconds: ten seconds to a week.
 BUCKETS = (10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 86_400.0, 604_800.0)
@@ -95,13 +97,15 @@ class Totals:
 class StatisticsReading:
     """All numbers at one time. `videos`: by (stage, state), for every pair. `dead_letters`: the open ones, by (stage, class).
 
-    `oldest_seconds`: by stage, for how long the longest waiting video has been ready; 0 when none waits.
+    `oldest_seconds`: by stage, for how long the longest waiting video has been ready; 0 when none waits. `accounts`: by platform,
+    name and standing, 1 for the standing that the account has now.
     """
 
     videos: Mapping[tuple[str, str], int]
     oldest_seconds: Mapping[str, float]
     dead_letters: Mapping[tuple[str, str], int]
     totals: Totals
+    accounts: Mapping[tuple[str, str, str], int]
 
 
 class Statistics:
@@ -122,7 +126,8 @@ class Statistics:
             if until is None or edge - until >= _STEP:
                 settled, until = settled + _totals(connection, until, edge), edge
             totals = settled + _totals(connection, until, None)
-            reading = StatisticsReading(_videos(connection), _oldest(connection), _letters(connection), totals)
+            videos, oldest, letters = _videos(connection), _oldest(connection), _letters(connection)
+            reading = StatisticsReading(videos, oldest, letters, totals, _accounts(connection, now))
         self._settled, self._until = settled, until
         return reading
 
@@ -135,6 +140,11 @@ def _videos(connection: Connection) -> dict[tuple[str, str], int]:
 def _oldest(connection: Connection) -> dict[str, float]:
     rows = connection.execute(_OLDEST, {"stages": list(STAGES)})
     return dict.fromkeys(STAGES, 0.0) | {row.stage: row.seconds for row in rows}
+
+
+def _accounts(connection: Connection, now: datetime) -> dict[tuple[str, str, str], int]:
+    found = [(account, standing(account, now).state) for account in listed(connection)]
+    return {(str(a.platform), a.name, state): int(state == current) for a, current in found for state in STANDINGS}
 
 
 def _letters(connection: Connection) -> dict[tuple[str, str], int]:

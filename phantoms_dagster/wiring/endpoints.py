@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from phantoms_dagster.registry.spec import IntegrationSpec
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.settings.leaves import leaves
 from phantoms_dagster.settings.sources import SECRET_BYTES
+
+CONNECTED_SECONDS = 30.0
 
 INTEGRATIONS = tuple(name for name, spec in registered.INTEGRATIONS.items() if spec.remote)
 
@@ -71,6 +74,7 @@ class Endpoints:
         self._settings = settings
         self._ask = connected
         self._connected: frozenset[str] | None = None
+        self._asked: tuple[float, frozenset[str]] | None = None
         self._last_good: dict[str, str] = {}
 
     def connect(self, platforms: Collection[str]) -> None:
@@ -79,10 +83,12 @@ class Endpoints:
 
     @property
     def connected(self) -> frozenset[str]:
-        """The platforms on which an account has its own token."""
-        if self._connected is None:
-            self.connect(self._ask())
-        return self._connected or frozenset()
+        """The platforms on which an account has its own token. Asked again now and then, because a person may connect one."""
+        if self._connected is not None:
+            return self._connected
+        if self._asked is None or time.monotonic() - self._asked[0] > CONNECTED_SECONDS:
+            self._asked = (time.monotonic(), frozenset(self._ask()))
+        return self._asked[1]
 
     def missing(self, integration: str) -> bool:
         """Whether there is neither a key or token for all nor, on a platform, one of an account. What needs none misses none."""
@@ -189,5 +195,7 @@ class Endpoints:
         token = self.secret(str(platform))
         if token is None:
             message = f"{platform.title} account {account} is not connected; set PHANTOMS_{platform.upper()}_TOKEN"
+            if platform.spec.oauth:
+                message += f", or run `phantoms accounts connect {platform} --name {account}`"
             raise Permanent(message, provider=str(platform), code="not_connected")
         return token

@@ -17,17 +17,20 @@ from dataclasses import dataclass
 import httpx
 
 from phantoms_dagster.domain.errors import Barred, Disconnected, PhantomsError, ProviderError, Transient
+from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.production.token_refresh import connect_command
 from phantoms_dagster.providers.http import describe
 from phantoms_dagster.registry.providers import PROVIDERS
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.account_tools import SECONDS
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, variable_of_key
 from phantoms_dagster.wiring.platforms import scopes_of
 from phantoms_dagster.wiring.providers import adapters, service_tools
-from phantoms_dagster.wiring.token_check import SECONDS, check_token
+from phantoms_dagster.wiring.token_check import check_token
 
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
 
@@ -71,6 +74,8 @@ def ask_account(settings: Settings, endpoints: Endpoints, platform: Platform, ac
             return [Finding(check, "wrong", f"{owner} lacks scopes: {lacks}", "connect the account again and grant these scopes")]
         return [Finding(check, "ok", f"{owner}, all scopes granted")]
 
+    if place == STORED:
+        return _asked(check, f"run `{connect_command(platform, account)}`", ask(), setting=str(platform))
     where = place or f"PHANTOMS_{platform.upper()}_TOKEN"
     scopes = ", ".join(scope.name for scope in scopes_of(platform))
     with_scopes = f", with the scopes {scopes}" if scopes else ""
@@ -111,6 +116,8 @@ def _refused(check: str, error: ProviderError, *, renew: str, network: str) -> F
         return Finding(check, "wrong", "cannot be reached: a proxy on the way requires a login (407)", network)
     if isinstance(error, Transient):
         return Finding(check, "note", f"the check was not possible: {said}", "the service has problems or is busy: try again later")
+    if error.code == "reconnect":
+        return Finding(check, "wrong", said, renew)
     if error.code == "not_connected":
         return Finding(check, "wrong", said, "put the token there; docs/accounts.md says how")
     if isinstance(error, Barred):

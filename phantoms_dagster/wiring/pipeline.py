@@ -7,7 +7,7 @@ import random
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -37,10 +37,12 @@ from phantoms_dagster.production.stages.rendered_video import RenderVideo
 from phantoms_dagster.production.stages.script import WriteScript
 from phantoms_dagster.production.stages.variant import MakeVariant
 from phantoms_dagster.production.stages.voiceover import SpeakScript
+from phantoms_dagster.production.token_refresh import TokenRefresher
 from phantoms_dagster.registry.providers import PROVIDERS, RENDERERS, VOICES, WRITERS
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import PostgresAccounts
 from phantoms_dagster.store.engine import async_engine
+from phantoms_dagster.store.grants import PostgresGrants
 from phantoms_dagster.store.kept_files import files_are_known
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.stage_checks import StageChecks
@@ -53,8 +55,9 @@ from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
 from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.media_gate import GatedUseCase, MediaGate, media_gate
 from phantoms_dagster.wiring.object_store_guard import guarded_media
-from phantoms_dagster.wiring.platforms import LazyAdapters, Toolbox, can
+from phantoms_dagster.wiring.platforms import LazyAdapters, Toolbox, can, oauth_adapters
 from phantoms_dagster.wiring.providers import Providers, adapters
+from phantoms_dagster.wiring.token_keys import vault
 from phantoms_dagster.wiring.tokens import AccountTokens
 
 
@@ -62,7 +65,8 @@ from phantoms_dagster.wiring.tokens import AccountTokens
 class Pipeline:
     """Everything that a step or a command uses to reach providers.
 
-    The runner, the metrics readers, the finders of late ids, the readers of posts and of token owners, and the checks of stages.
+    The runner, the metrics readers, the finders of late ids, the readers of posts and of token owners, the checks of stages,
+    and the refresher of tokens.
     """
 
     runner: StageRunner
@@ -71,6 +75,7 @@ class Pipeline:
     posts: Mapping[Platform, PostReader]
     identities: Mapping[Platform, IdentityReader]
     standing: StageChecks
+    refresher: TokenRefresher
 
 
 @asynccontextmanager
@@ -87,11 +92,14 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
             guarded_clients(settings, waiting, logs.log_call, sandboxed=endpoints.sandboxed, limits=limits) as clients,
             guarded_media(settings, waiting, limits=limits) as media,
             media_gate(settings, waiting, lambda: files_are_known(database), limits=limits) as gate,
+            AsyncExitStack() as stack,
         ):
             accounts = PostgresAccounts(database)
             if settings.sandbox.mode != "on":
-                endpoints.connect({platform for platform, _ in await accounts.token_sources()})
-            parts = _Parts(settings, endpoints, clock, clients, media, gate=gate, accounts=accounts)
+                endpoints.connect(await accounts.connected_platforms())
+            grants = PostgresGrants(database, vault(settings))
+            parts = _Parts(settings, endpoints, clock, clients, media, gate=gate, accounts=accounts, grants=grants)
+            stack.push_async_callback(parts.refresher.finish)
             yield Pipeline(
                 runner=parts.runner(database),
                 readers=parts.readers(),
@@ -99,6 +107,7 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
                 posts=parts.post_readers(),
                 identities=parts.identities(),
                 standing=StageChecks(database),
+                refresher=parts.refresher,
             )
     finally:
         await database.dispose()
@@ -115,9 +124,10 @@ class _Parts:
         *,
         gate: MediaGate,
         accounts: PostgresAccounts,
+        grants: PostgresGrants,
     ) -> None:
         self.accounts = accounts
-        self.tokens = AccountTokens(endpoints, accounts.token_sources)
+        self.tokens = AccountTokens(endpoints, accounts.token_sources, lambda: self.refresher)
         self.settings = settings
         self.endpoints = endpoints
         self.wall_clock = clock
@@ -126,6 +136,7 @@ class _Parts:
         self.media = media
         self.gate = gate
         self.toolbox = Toolbox(settings, endpoints, clients, self.tokens, self.clock)
+        self.refresher = TokenRefresher(store=grants, oauth=oauth_adapters(self.toolbox), clock=self.clock)
         self.providers = Providers(settings, endpoints, clients, media, self.clock)
 
     def runner(self, database: AsyncEngine) -> StageRunner:

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar, cast
 
 import httpx
 
+from phantoms_dagster.domain.grants import OAuth
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, Tokens
 from phantoms_dagster.platforms.scopes import Scope
@@ -27,7 +28,7 @@ def adapters(platform: Platform) -> ModuleType:
 
 
 def can(platform: Platform, what: str) -> bool:
-    """Whether the platform has that adapter: `publisher`, `metrics`, `identity`, `grants`, `late_ids` or `post_reader`."""
+    """Whether it has that adapter: `publisher`, `metrics`, `identity`, `grants`, `oauth`, `late_ids` or `post_reader`."""
     return hasattr(adapters(platform), what)
 
 
@@ -94,6 +95,15 @@ class LazyAdapters(dict[Platform, T], Generic[T]):
 
     def __contains__(self, platform: object) -> bool:
         return platform in self._platforms
+
+
+def oauth_adapters(toolbox: Toolbox) -> Mapping[Platform, OAuth]:
+    """The token endpoints of the platforms that have OAuth."""
+
+    def make(platform: Platform) -> OAuth:
+        return cast(OAuth, toolbox.make(platform, "oauth"))
+
+    return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "oauth")))
 
 
 for _platform in Platform:

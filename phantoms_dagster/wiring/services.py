@@ -14,12 +14,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.domain import channels as channels_file
-from phantoms_dagster.domain.accounts import check_tokens, token_sources
+from phantoms_dagster.domain.accounts import Account, check_tokens, token_sources
 from phantoms_dagster.domain.attention import Attention
+from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel, Platform, StageOutput
 from phantoms_dagster.domain.outlook import Outages
 from phantoms_dagster.registry.providers import PROVIDERS
@@ -97,14 +98,34 @@ class Services:
         found = self._channels()
         variables = [name for name in Platform if name.spec.remote and self.endpoints.secret(str(name)) is not None]
         if self.settings.sandbox.mode != "on":
-            check_tokens(token_sources(found.values()), variables)
+            sources = token_sources(found.values())
+            try:
+                check_tokens(sources, variables)
+            except InvalidInput:
+                connected = self._connected_accounts()
+                check_tokens({key: source for key, source in sources.items() if key not in connected}, variables)
         return found
+
+    def account_sources(self) -> dict[tuple[Platform, str], str | None]:
+        """Where the token of each account of the channels is. Raises InvalidInput when channels.yaml cannot be used."""
+        connected = self._connected_accounts()
+        sources = token_sources(self.channels().values())
+        return {key: source or (connected[key].token_source if key in connected else None) for key, source in sources.items()}
+
+    def _connected_accounts(self) -> dict[tuple[Platform, str], Account]:
+        """The accounts that a person connected. They need no token in channels.yaml."""
+        if self.settings.database.url is None:
+            return {}
+        try:
+            return {(a.platform, a.name): a for a in Accounts(self.engine).all() if a.connected_at is not None}
+        except SQLAlchemyError:
+            return {}  # without the table nobody knows, so the file must be complete by itself
 
     def _connected(self) -> set[str]:
         """The platforms on which an account has its own token: from the table, or from the file while there is no table."""
         try:
             if self.settings.database.url is not None:
-                return {str(account.platform) for account in Accounts(self.engine).all() if account.token_source}
+                return set(Accounts(self.engine).connected_platforms())
         except ProgrammingError:
             pass  # the table does not exist yet
         return {str(platform) for channel in self._channels().values() for platform in channel.tokens}

@@ -10,15 +10,10 @@ from typing import cast
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader
 from phantoms_dagster.platforms.scopes import Grants, Scope
-from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
-from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.clock import SystemClock
+from phantoms_dagster.wiring.account_tools import account_tools
 from phantoms_dagster.wiring.endpoints import Endpoints
-from phantoms_dagster.wiring.platforms import Toolbox, can
-from phantoms_dagster.wiring.tokens import AccountTokens
-
-SECONDS = 8.0
+from phantoms_dagster.wiring.platforms import can
 
 
 @dataclass(frozen=True)
@@ -34,15 +29,7 @@ class TokenFacts:
 
 async def check_token(settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None) -> TokenFacts:
     """Read the owner and the permissions of an account's token. Raises the errors in the platform's table."""
-
-    async def token_sources() -> dict[tuple[str, str], str]:
-        return {(str(platform), account): place} if place else {}
-
-    tokens = AccountTokens(endpoints, token_sources)
-    # Without the shared limits: Redis may not be running, and these are a few small reads.
-    deadlines = Deadlines(read=SECONDS, total=SECONDS)
-    async with build_client(limits=UnguardedLimits(), scope=CallScope(str(platform)), deadlines=deadlines) as client:
-        toolbox = Toolbox(settings, endpoints, {str(platform): client}, tokens, SystemClock())
+    async with account_tools(settings, endpoints, platform, account, place) as toolbox:
         reader = cast(IdentityReader, toolbox.make(platform, "identity"))
         if not can(platform, "grants"):
             return TokenFacts(await reader.read(account), None)

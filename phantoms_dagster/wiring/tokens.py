@@ -1,4 +1,6 @@
-"""The current token of each account: from the place named in `channels.yaml`, else from the platform's variable."""
+"""The current token of each account: stored by `phantoms accounts connect`, in the place that `channels.yaml` names, or in the
+platform's variable.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.production.token_refresh import TokenRefresher
 from phantoms_dagster.wiring.endpoints import Endpoints, current_secret
 
 PLACES_HOLD_SECONDS = 30.0
@@ -17,10 +21,16 @@ Places = Mapping[tuple[str, str], str]
 
 
 class AccountTokens:
-    """Implements `ports.Tokens`. `places` returns the places of accounts' own tokens, by platform and account name."""
+    """Implements `ports.Tokens`. `places` returns the places of accounts' own tokens, by platform and account name.
 
-    def __init__(self, endpoints: Endpoints, places: Callable[[], Awaitable[Places]]) -> None:
+    `refresher` gives those of connected accounts.
+    """
+
+    def __init__(
+        self, endpoints: Endpoints, places: Callable[[], Awaitable[Places]], refresher: Callable[[], TokenRefresher]
+    ) -> None:
         self._endpoints = endpoints
+        self._refresher = refresher
         self._ask = places
         self._places: tuple[float, Places] | None = None
 
@@ -28,12 +38,25 @@ class AccountTokens:
         """See the port."""
         if self._endpoints.sandboxed(str(platform)):
             return await self._endpoints.token(platform, account)
-        if self._places is None or time.monotonic() - self._places[0] > PLACES_HOLD_SECONDS:
-            self._places = (time.monotonic(), await self._ask())
-        place = self._places[1].get((str(platform), account))
+        place = await self._place(platform, account)
         if place is None:
             return await self._endpoints.token(platform, account)
-        return read(platform, account, place)
+        return await self._refresher().token(platform, account) if place == STORED else read(platform, account, place)
+
+    async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
+        """See the port. A variable or a file may have another token by now, too."""
+        if self._endpoints.sandboxed(str(platform)):
+            return None
+        self._places = None
+        if await self._place(platform, account) == STORED:
+            return await self._refresher().renewed(platform, account, refused)
+        current = await self.token(platform, account)
+        return current if current != refused else None
+
+    async def _place(self, platform: Platform, account: str) -> str | None:
+        if self._places is None or time.monotonic() - self._places[0] > PLACES_HOLD_SECONDS:
+            self._places = (time.monotonic(), await self._ask())
+        return self._places[1].get((str(platform), account))
 
 
 def read(platform: Platform, account: str, place: str) -> str:

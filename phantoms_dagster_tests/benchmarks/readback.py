@@ -77,6 +77,9 @@ class _Tokens(Tokens):
     async def token(self, platform: Platform, account: str) -> str:
         return f"sandbox-{account}"
 
+    async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
+        return None
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""

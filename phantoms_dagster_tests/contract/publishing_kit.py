@@ -182,3 +182,6 @@ class SandboxTokens:
 
     async def token(self, platform: Platform, account: str) -> str:
         return f"revoked-{account}" if account in self.revoked else f"{self.prefix}{account}"
+
+    async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
+        return None

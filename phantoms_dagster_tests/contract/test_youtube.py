@@ -250,6 +250,9 @@ async def test_an_account_whose_token_is_refused_must_be_reconnected(tmp_path: P
         async def token(self, platform: Platform, account: str) -> str:
             return "expired"
 
+        async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
+            return None
+
     async with world() as w:
         publisher = YouTubePublisher(client=w.client, base_url=w.base_url, tokens=Expired(), clock=w.clock)
         with pytest.raises(Permanent, match="reconnect the account") as caught:

@@ -78,6 +78,9 @@ class FakeTokens:
     async def token(self, platform: Platform, account: str) -> str:
         return f"sandbox-{account}"
 
+    async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
+        return None
+
 
 @dataclass
 class Studio:

@@ -43,6 +43,10 @@ class TokenFile:
             raise Permanent(f"{account} is not connected", provider=str(platform), code="not_connected")
         return self.tokens[account]
 
+    async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
+        current = await self.token(platform, account)
+        return current if current != refused else None
+
 
 @pytest.fixture
 async def world(database_url: str) -> AsyncIterator[World]:

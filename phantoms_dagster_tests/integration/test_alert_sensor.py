@@ -360,6 +360,9 @@ class _Token:
     async def token(self, platform: Platform, account: str) -> str:
         return TOKEN
 
+    async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
+        return None
+
 
 async def _call(provider: str, client: httpx.AsyncClient, url: str) -> None:
     if provider == "youtube":

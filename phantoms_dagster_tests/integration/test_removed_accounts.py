@@ -15,6 +15,7 @@ from phantoms_dagster.domain.ports import Tokens
 from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
 from phantoms_dagster.production.accounts import AccountGate, AccountWaits
+from phantoms_dagster.production.token_refresh import TokenRefresher
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
@@ -45,7 +46,12 @@ async def studio(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def tokens_of(studio: Studio) -> Tokens:
     """Tokens as workers find them: in the place that the table of accounts keeps."""
     settings = Settings(paths={"home": studio.folder}, platforms={"youtube": {"base_url": studio.base_url}})
-    return AccountTokens(Endpoints(settings, lambda: ["youtube"]), PostgresAccounts(studio.world.async_engine).token_sources)
+    sources = PostgresAccounts(studio.world.async_engine).token_sources
+    return AccountTokens(Endpoints(settings, lambda: ["youtube"]), sources, _no_refresher)
+
+
+def _no_refresher() -> TokenRefresher:
+    raise AssertionError("no account of these tests is connected")
 
 
 def real_publisher(studio: Studio) -> AccountPublisher:

@@ -68,6 +68,7 @@ class Worker:
             nothing,  # type: ignore[arg-type]
             gate=nothing,  # type: ignore[arg-type]
             accounts=Places(),  # type: ignore[arg-type]
+            grants=nothing,  # type: ignore[arg-type]
         )
 
 

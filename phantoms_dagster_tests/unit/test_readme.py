@@ -134,7 +134,7 @@ def test_every_command_and_option_on_the_pages_exists(page: str) -> None:
         while words and not words[0].startswith("-") and (command is group or words[0] in getattr(command, "commands", {})):
             assert words[0] in command.commands, f"there is no `phantoms {words[0]}`"
             command = command.commands[words.pop(0)]
-        alone = all(word.startswith("-") for word in words)
+        alone = not words or words[0].startswith("-")
         assert not hasattr(command, "commands") or alone, f"there is no `phantoms {' '.join(call)}`"
         options = {option for parameter in command.params for option in parameter.opts}
         for word in words:

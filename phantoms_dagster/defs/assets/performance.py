@@ -67,10 +67,15 @@ def post_metrics(context: dg.AssetExecutionContext, services: dg.ResourceParam[S
     async def keep(readings: Sequence[PostReading]) -> None:
         await asyncio.to_thread(results.record, readings)
 
-    async def work() -> performance.ReadbackResult:
-        return await performance.read_back(posts, (await services.pipeline()).readers, keep, unsupported)
+    async def work() -> tuple[performance.ReadbackResult, Mapping[str, str]]:
+        pipeline = await services.pipeline()
+        read = await performance.read_back(posts, pipeline.readers, keep, unsupported)
+        # Here, because this runs every hour: an account without posts would lose its connection if nothing renewed it.
+        return read, await pipeline.refresher.renew_idle()
 
-    read = run_interruptible(work(), services.loop)
+    read, not_renewed = run_interruptible(work(), services.loop)
+    for name, why in not_renewed.items():
+        context.log.warning("%s: its token was not renewed: %s", name, why)
     results.record_accounts(read.accounts, unsupported)
     for account in read.accounts:
         for remote_id, why in account.failed.items():

@@ -29,6 +29,8 @@ PLATFORM = PlatformSpec(
     sandbox="phantoms_dagster.sandbox.bluesky.routes",
     sandbox_path="/bluesky",
     words=WordRules(room=MAX_GRAPHEMES, size=size, titled=False),
+    sign_in="it takes an app password (Settings, Privacy and security, App passwords); put it where channels.yaml says, or in "
+    "PHANTOMS_BLUESKY_TOKEN",
     media=MediaLimits(
         containers=frozenset({"mp4"}),
         video_codecs=frozenset({"h264"}),

@@ -11,6 +11,7 @@ PLATFORM = PlatformSpec(
     name="folder",
     title="Folder",
     remote=False,
+    sign_in="its posts are files in a folder of this machine",
     adapters="phantoms_dagster.platforms.folder.adapters",
     # The words are not changed: the person who posts by hand knows where they will go.
     words=WordRules(room=5_000),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.platforms.instagram.api import AppSecret, Graph
 from phantoms_dagster.platforms.instagram.grants import SCOPES, InstagramGrants
 from phantoms_dagster.platforms.instagram.identity import InstagramIdentity
 from phantoms_dagster.platforms.instagram.metrics import InstagramMetricsReader
+from phantoms_dagster.platforms.instagram.oauth import InstagramOAuth
 from phantoms_dagster.platforms.instagram.posts import InstagramPostReader
 from phantoms_dagster.platforms.instagram.publisher import InstagramPublisher
+from phantoms_dagster.platforms.oauth import App
 from phantoms_dagster.platforms.tools import Tools
 
-__all__ = ["SCOPES", "grants", "identity", "metrics", "post_reader", "publisher"]
+__all__ = ["SCOPES", "grants", "identity", "metrics", "oauth", "post_reader", "publisher"]
 
 # Seconds between the two reads that prove that nothing was published.
 SETTLE_SECONDS = 60.0
@@ -72,3 +75,14 @@ def identity(tools: Tools) -> InstagramIdentity:
 def grants(tools: Tools) -> InstagramGrants:
     """See `platforms.tools`."""
     return InstagramGrants(_graph(tools))
+
+
+def oauth(tools: Tools) -> InstagramOAuth:
+    """See `platforms.tools`."""
+    return InstagramOAuth(
+        client=tools.client,
+        app=App(Platform("instagram"), tools.setting, tools.secret),
+        authorize_url=tools.setting("authorize_url"),
+        token_url=tools.setting("token_url"),
+        base_url=tools.base_url,
+    )

@@ -21,6 +21,7 @@ from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, Prov
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity, Tokens
 from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.authorised import authorised
 from phantoms_dagster.providers import http
 from phantoms_dagster.providers.redaction import redact
 
@@ -60,6 +61,7 @@ ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
 # Codes with subcodes that mean the object does not exist, or not for this token.
 GONE = frozenset({"24/2207006", "24/2207008", "100/33"})
 NOT_READY = "9007/2207027"
+TOKEN_DEAD = 190
 THROTTLE_SECONDS = 60.0
 _HINTS = {
     190: "reconnect the account",
@@ -101,6 +103,12 @@ def judge(response: httpx.Response, account: str, *, commits: bool = False) -> P
     if kind is None or kind is Transient:
         return Transient(message, **said, retry_after=http.retry_after(response))
     return kind(message, **said)
+
+
+def token_refused(response: httpx.Response) -> bool:
+    """Whether the answer says that the token is not accepted (code 190), whatever its status."""
+    envelope = http.lenient_json(response).get("error")
+    return isinstance(envelope, dict) and envelope.get("code") == TOKEN_DEAD
 
 
 def _judge_status(response: httpx.Response, *, commits: bool) -> ProviderError:
@@ -209,14 +217,16 @@ class Graph:
         return self._users[known]
 
     async def _call(self, method: str, account: str, path: str, *, commits: bool = False, **request: Any) -> httpx.Response:
-        token = await self.token(account)
-        headers = http.bearer(token)
-        if (app_secret := self._app_secret()) is not None:
-            place = "params" if method == "GET" else "data"
-            request[place] = {**request.get(place, {}), "appsecret_proof": appsecret_proof(app_secret, token)}
-        response = await http.send(
-            self._client, method, f"{self._base}/{path}", provider=PROVIDER, commits=commits, headers=headers, **request
-        )
+        url, place = f"{self._base}/{path}", "params" if method == "GET" else "data"
+
+        async def sent(token: str) -> httpx.Response:
+            given = request
+            if (app_secret := self._app_secret()) is not None:
+                given = {**request, place: {**request.get(place, {}), "appsecret_proof": appsecret_proof(app_secret, token)}}
+            headers = http.bearer(token)
+            return await http.send(self._client, method, url, provider=PROVIDER, commits=commits, headers=headers, **given)
+
+        response = await authorised(self._tokens, Platform("instagram"), account, sent, token_refused)
         if response.is_success:
             return response
         raise judge(response, account, commits=commits)

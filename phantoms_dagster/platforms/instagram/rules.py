@@ -17,6 +17,7 @@ PLATFORM = PlatformSpec(
     name="instagram",
     title="Instagram",
     usual=True,
+    oauth=True,
     roomy={"quota_total": 10_000},
     adapters="phantoms_dagster.platforms.instagram.adapters",
     sandbox="phantoms_dagster.sandbox.instagram.routes",
@@ -72,6 +73,15 @@ PLATFORM = PlatformSpec(
         "app_secret": Setting(
             SecretStr | None, None, "Secret of the Meta app. Calls to graph.facebook.com then carry appsecret_proof."
         ),
+        "client_id": Setting(str | None, None, "Instagram app id (not the Facebook app id), for `phantoms accounts connect`."),
+        "client_secret": Setting(SecretStr | None, None, "Instagram app secret of that app."),
+        "redirect_uri": Setting(
+            str | None,
+            None,
+            "Address that the app sends people back to, as it is registered. Unset: a free port of this machine.",
+        ),
+        "authorize_url": Setting(str, "https://www.instagram.com/oauth/authorize", "Where people grant access."),
+        "token_url": Setting(str, "https://api.instagram.com", "Host that exchanges codes for tokens."),
         "base_url": Setting(str, "https://graph.facebook.com", "Host of the Graph API."),
         "upload_url": Setting(str, "https://rupload.facebook.com", "Host of the resumable upload."),
         "version": Setting(str, "v26.0", "Graph API version."),

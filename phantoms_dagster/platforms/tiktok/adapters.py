@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.platforms.oauth import App
 from phantoms_dagster.platforms.tiktok.grants import SCOPES, TikTokGrants
 from phantoms_dagster.platforms.tiktok.identity import TikTokIdentity
 from phantoms_dagster.platforms.tiktok.late import TikTokLateIds
 from phantoms_dagster.platforms.tiktok.metrics import TikTokMetricsReader
+from phantoms_dagster.platforms.tiktok.oauth import TikTokOAuth
 from phantoms_dagster.platforms.tiktok.posts import TikTokPostReader
 from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
 from phantoms_dagster.platforms.tools import Tools
 
-__all__ = ["SCOPES", "grants", "identity", "late_ids", "metrics", "post_reader", "publisher"]
+__all__ = ["SCOPES", "grants", "identity", "late_ids", "metrics", "oauth", "post_reader", "publisher"]
 
 
 def publisher(tools: Tools) -> TikTokPublisher:
@@ -48,3 +51,13 @@ def grants(tools: Tools) -> TikTokGrants:
 def late_ids(tools: Tools) -> TikTokLateIds:
     """See `platforms.tools`."""
     return TikTokLateIds(client=tools.client, base_url=tools.base_url, tokens=tools.tokens, sandbox=tools.sandbox)
+
+
+def oauth(tools: Tools) -> TikTokOAuth:
+    """See `platforms.tools`."""
+    return TikTokOAuth(
+        client=tools.client,
+        app=App(Platform("tiktok"), tools.setting, tools.secret),
+        authorize_url=tools.setting("authorize_url"),
+        base_url=tools.base_url,
+    )

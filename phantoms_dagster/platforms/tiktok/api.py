@@ -16,6 +16,7 @@ from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, Prov
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Tokens
 from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.authorised import authorised
 from phantoms_dagster.providers.http import (
     bearer,
     evidence,
@@ -154,12 +155,13 @@ class TikTokCalls:
         body: JsonObject | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> JsonObject:
-        headers = {
-            **bearer(await self.tokens.token(Platform("tiktok"), account)),
-            "Content-Type": "application/json; charset=UTF-8",
-        }
         url = self.base_url.rstrip("/") + path
-        response = await send(self.client, method, url, provider=PROVIDER, before=before, headers=headers, json=body, params=params)
+
+        async def sent(token: str) -> httpx.Response:
+            headers = {**bearer(token), "Content-Type": "application/json; charset=UTF-8"}
+            return await send(self.client, method, url, provider=PROVIDER, before=before, headers=headers, json=body, params=params)
+
+        response = await authorised(self.tokens, Platform("tiktok"), account, sent, _token_refused)
         envelope = json_object(response, provider=PROVIDER) if response.status_code < 400 else lenient_json(response)
         error, data = envelope.get("error"), envelope.get("data")
         code, said = (str(error.get("code", "")), str(error.get("message", ""))) if isinstance(error, dict) else ("", "")
@@ -172,6 +174,12 @@ class TikTokCalls:
             raise server_error(response, provider=PROVIDER)
         fallback = error_for(_STATUS_CODES.get(response.status_code, ""), said, response)
         raise fallback or unexpected(response, provider=PROVIDER, message=f"{code} {said}".strip())
+
+
+def _token_refused(response: httpx.Response) -> bool:
+    error = lenient_json(response).get("error")
+    code = error.get("code") if isinstance(error, dict) else None
+    return code == "access_token_invalid" or (response.status_code == 401 and not code)
 
 
 # --- the status of a post --------------------------------------------------------------------------------------------

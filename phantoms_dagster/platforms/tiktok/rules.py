@@ -18,6 +18,7 @@ PLATFORM = PlatformSpec(
     name="tiktok",
     title="TikTok",
     usual=True,
+    oauth=True,
     # Until moderation has ended, a post has only its publish_id, such as v_pub_file~v2-1.123. Only a post that is public to
     # everyone ever gets a number.
     late_ids=LateIdRule(public_id="^[0-9]+$", handle={"privacy": "PUBLIC_TO_EVERYONE"}),
@@ -74,6 +75,14 @@ PLATFORM = PlatformSpec(
     ),
     settings={
         "token": Setting(SecretStr | None, None, "OAuth access token for TikTok."),
+        "client_id": Setting(str | None, None, "Client key of the app at TikTok for Developers, for `phantoms accounts connect`."),
+        "client_secret": Setting(SecretStr | None, None, "Client secret of that app."),
+        "redirect_uri": Setting(
+            str | None,
+            None,
+            "Address that the app sends people back to, as it is registered. Unset: a free port of this machine.",
+        ),
+        "authorize_url": Setting(str, "https://www.tiktok.com/v2/auth/authorize/", "Where people grant access."),
         "base_url": Setting(str, "https://open.tiktokapis.com", "Host of the TikTok API."),
     },
     paces={

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.platforms.oauth import App
 from phantoms_dagster.platforms.tools import Tools
 from phantoms_dagster.platforms.youtube.grants import SCOPES, YouTubeGrants
 from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
 from phantoms_dagster.platforms.youtube.metrics import YouTubeMetricsReader
+from phantoms_dagster.platforms.youtube.oauth import GoogleOAuth
 from phantoms_dagster.platforms.youtube.posts import YouTubePostReader
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
 
-__all__ = ["SCOPES", "grants", "identity", "metrics", "post_reader", "publisher"]
+__all__ = ["SCOPES", "grants", "identity", "metrics", "oauth", "post_reader", "publisher"]
 
 
 def publisher(tools: Tools) -> YouTubePublisher:
@@ -44,3 +47,13 @@ def identity(tools: Tools) -> YouTubeIdentity:
 def grants(tools: Tools) -> YouTubeGrants:
     """See `platforms.tools`."""
     return YouTubeGrants(client=tools.client, base_url=tools.base_url, tokens=tools.tokens)
+
+
+def oauth(tools: Tools) -> GoogleOAuth:
+    """See `platforms.tools`."""
+    return GoogleOAuth(
+        client=tools.client,
+        app=App(Platform("youtube"), tools.setting, tools.secret),
+        authorize_url=tools.setting("authorize_url"),
+        token_url=tools.setting("token_url"),
+    )

@@ -20,6 +20,7 @@ from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, Prov
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, Tokens
 from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.authorised import authorised
 from phantoms_dagster.providers.http import (
     bearer,
     evidence,
@@ -122,6 +123,10 @@ def seconds_to_midnight(now: datetime) -> float:
     return (datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=PACIFIC) - now).total_seconds()
 
 
+def _token_refused(response: httpx.Response) -> bool:
+    return response.status_code == 401 and _reason(response)[0] != "youtubeSignupRequired"
+
+
 def _reason(response: httpx.Response) -> tuple[str, str]:
     try:
         error = response.json()["error"]
@@ -172,10 +177,14 @@ class YouTubeCalls:
         **request: Any,
     ) -> httpx.Response:
         """Send one request with the account's token, without judging its status. See `providers.http.send`."""
-        # Read for each request, because an upload may outlive a token.
-        token = await self.tokens.token(Platform("youtube"), account)
-        merged = {**bearer(token), **(headers or {})}
-        return await send(self.client, method, url, provider=PROVIDER, commits=commits, headers=merged, **request)
+
+        async def sent(token: str) -> httpx.Response:
+            merged = {**bearer(token), **(headers or {})}
+            return await send(self.client, method, url, provider=PROVIDER, commits=commits, headers=merged, **request)
+
+        # The token is read for each request, because an upload may outlive it.
+        repeatable = isinstance(request.get("content", b""), bytes)
+        return await authorised(self.tokens, Platform("youtube"), account, sent, _token_refused, repeatable=repeatable)
 
 
 # --- the upload session ---------------------------------------------------------------------------------------------

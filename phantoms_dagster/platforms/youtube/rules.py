@@ -20,6 +20,7 @@ PLATFORM = PlatformSpec(
     name="youtube",
     title="YouTube",
     usual=True,
+    oauth=True,
     roomy={"inserts_per_day": 10_000, "units_per_day": 1_000_000},
     adapters="phantoms_dagster.platforms.youtube.adapters",
     sandbox="phantoms_dagster.sandbox.youtube.routes",
@@ -63,11 +64,14 @@ PLATFORM = PlatformSpec(
         # If that is refused, metrics use the shared units: at most a tenth of them, and never the last 2,000, which suffice to
         # publish about thirty videos.
         "youtube_reading": PoolLimits(slots=4, daily=DailyQuota(1_000, PACIFIC), shares="youtube_api", leaves=2_000),
+        # Tokens cost no units.
+        "youtube_oauth": PoolLimits(slots=4),
         # The Analytics API has its own quota, whose size is not published.
         "youtube_analytics": PoolLimits(slots=4, rates=(Rate(60, MINUTE, 6),)),
     },
     routes=(
         Route("POST", r"/upload/youtube/v3/videos", "publish_youtube"),
+        Route("POST", r"/(token|revoke)$", "youtube_oauth"),
         # determine_quota_cost: a write costs 50 units, a read 1; captions cost more.
         Route("POST", r"/upload/youtube/v3/captions", "youtube_api", 400),
         Route("POST", r"/upload/", "youtube_api", 50),
@@ -81,6 +85,17 @@ PLATFORM = PlatformSpec(
     ),
     settings={
         "token": Setting(SecretStr | None, None, "OAuth access token for YouTube uploads."),
+        "client_id": Setting(
+            str | None, None, "Client id of the app in the Google Cloud console, for `phantoms accounts connect`."
+        ),
+        "client_secret": Setting(SecretStr | None, None, "Client secret of that app."),
+        "redirect_uri": Setting(
+            str | None,
+            None,
+            "Address that the app sends people back to, as it is registered. Unset: a free port of this machine.",
+        ),
+        "authorize_url": Setting(str, "https://accounts.google.com/o/oauth2/v2/auth", "Where people grant access."),
+        "token_url": Setting(str, "https://oauth2.googleapis.com", "Host that gives, renews and revokes tokens."),
         "base_url": Setting(str, "https://www.googleapis.com", "Host of the YouTube APIs."),
         "privacy": Setting(Literal["public", "unlisted", "private"], "public", "Visibility of finished YouTube posts."),
     },

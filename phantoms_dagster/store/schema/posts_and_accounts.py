@@ -81,6 +81,12 @@ accounts = Table(
     Column("reason", Text),
     time_column("state_since"),
     time_column("asked_at"),
+    time_column("connected_at"),
+    time_column("access_issued_at"),
+    time_column("refreshed_at"),
+    time_column("refresh_until"),
+    Column("refresh_sha256", Text),
+    Column("dead_generation", BigInteger),
     UniqueConstraint("platform", "name", name="accounts_once"),
 )
 

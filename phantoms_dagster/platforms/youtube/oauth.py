@@ -1,0 +1,99 @@
+"""Google's authorization and token endpoints, for YouTube (developers.google.com/identity/protocols/oauth2, November 2026).
+
+A refresh token does not rotate, so two refreshes at once are harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import httpx
+
+from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.grants import Consent, Grant, StoredGrant, early
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.platforms import oauth
+from phantoms_dagster.platforms.youtube.grants import SCOPES
+
+PLATFORM = Platform("youtube")
+PREFIX = "https://www.googleapis.com/auth/"
+# Apps whose consent screen is in testing lose their refresh tokens after 7 days.
+TESTING_SECONDS = 8 * 86_400.0
+TESTING = (
+    "Google ends the connection of an app in testing after 7 days: set its publishing status to In production "
+    "(Google Auth Platform, Audience)"
+)
+
+
+class GoogleOAuth:
+    """Implements `domain.grants.OAuth`."""
+
+    scopes = tuple(scope.name for scope in SCOPES)
+
+    def __init__(self, *, client: httpx.AsyncClient, app: oauth.App, authorize_url: str, token_url: str) -> None:
+        """`token_url`: the host of `/token` and `/revoke`."""
+        self._client = client
+        self._app = app
+        self._authorize_url = authorize_url
+        self._base = token_url.rstrip("/")
+
+    def missing(self, granted: Collection[str]) -> Sequence[str]:
+        """See the port."""
+        return [f"{scope.name} ({scope.purpose})" for scope in SCOPES if not scope.covered_by(granted)]
+
+    def consent(self, *, redirect_uri: str, state: str) -> Consent:
+        """See the port. Without `prompt=consent` Google gives no refresh token to an app that the owner has accepted before."""
+        from authlib.oauth2.rfc7636 import create_s256_code_challenge  # noqa: PLC0415
+
+        verifier = oauth.new_verifier()
+        params = {
+            "response_type": "code",
+            "client_id": self._app.id,
+            "redirect_uri": redirect_uri,
+            "scope": " ".join(f"{PREFIX}{scope}" for scope in self.scopes),
+            "access_type": "offline",
+            "include_granted_scopes": "true",
+            "prompt": "consent",
+            "state": state,
+            "code_challenge": create_s256_code_challenge(verifier),
+            "code_challenge_method": "S256",
+        }
+        return Consent(oauth.url_with(self._authorize_url, params), verifier)
+
+    async def exchange(self, code: str, *, redirect_uri: str, verifier: str) -> Grant:
+        """See the port."""
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri, "code_verifier": verifier}
+        grant = await self._granted(form)
+        if grant.refresh_token is None:
+            page = "https://myaccount.google.com/connections"
+            message = f"Google gave no refresh token: remove the app's access at {page}, then connect again"
+            raise Permanent(message, provider="youtube", code="no_refresh_token")
+        return grant
+
+    async def renew(self, stored: StoredGrant) -> Grant:
+        """See the port."""
+        return await self._granted({"grant_type": "refresh_token", "refresh_token": stored.credential})
+
+    async def _granted(self, form: dict[str, str]) -> Grant:
+        data = {**form, "client_id": self._app.id, "client_secret": self._app.secret}
+        answer = await oauth.ask(self._client, "POST", f"{self._base}/token", platform=PLATFORM, data=data)
+        listed, lasts = answer.get("scope"), "refresh_token_expires_in"  # only from an app in testing, or for access with an end
+        return Grant(
+            access_token=oauth.text(answer, "access_token", platform=PLATFORM),
+            life_seconds=oauth.seconds(answer, "expires_in", platform=PLATFORM),
+            refresh_token=oauth.text(answer, "refresh_token", platform=PLATFORM) if "refresh_token" in answer else None,
+            refresh_life_seconds=oauth.seconds(answer, lasts, platform=PLATFORM) if lasts in answer else None,
+            scopes=tuple(name.removeprefix(PREFIX) for name in listed.split()) if isinstance(listed, str) else None,
+        )
+
+    async def revoke(self, stored: StoredGrant) -> bool:
+        """See the port."""
+        return await oauth.revoked(self._client, f"{self._base}/revoke", platform=PLATFORM, data={"token": stored.credential})
+
+    def renew_after(self, life_seconds: float) -> float:
+        """See the port."""
+        return early(life_seconds)
+
+    def why_dead(self, stored: StoredGrant) -> str:
+        """See the port."""
+        return TESTING if stored.connected_seconds < TESTING_SECONDS else ""

@@ -1,0 +1,176 @@
+"""Connecting an account: the owner grants access in a browser, and the tokens are stored with the owner's identity.
+
+Nothing is stored unless the answer belongs to this attempt, all needed permissions were granted, and the owner is the right one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.grants import Consent, Grant, OAuth, StoredGrant
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader
+from phantoms_dagster.providers.redaction import redact
+from phantoms_dagster.store.accounts import Accounts
+from phantoms_dagster.store.grants import Grants
+from phantoms_dagster.wiring.account_tools import GivenToken, account_tools
+from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.platforms import Toolbox, can
+from phantoms_dagster.wiring.services import Services
+from phantoms_dagster.wiring.token_keys import vault
+
+PASTE_PORT = 8400
+
+
+class WrongState(InvalidInput):
+    """The answer belongs to another attempt than this one."""
+
+
+class Denied(InvalidInput):
+    """The owner did not grant access, or not all that is needed."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt to connect: where the owner must go, and what proves that an answer belongs to it."""
+
+    redirect_uri: str
+    state: str = field(repr=False)
+    consent: Consent = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The connected account's owner and the answer of the platform."""
+
+    owner: AccountIdentity
+    grant: Grant
+
+
+class Connecting:
+    """Connects one account. Raises InvalidInput when the platform or the account cannot be connected."""
+
+    def __init__(self, services: Services, platform: Platform, name: str | None) -> None:
+        if not can(platform, "oauth"):
+            raise InvalidInput(f"{platform.title} has nothing to connect: {platform.spec.sign_in}")
+        if services.settings.sandbox.mode == "on":
+            raise InvalidInput("PHANTOMS_SANDBOX is on, so no platform is used: set it to auto or off to connect an account")
+        self._services = services
+        self._settings = services.settings
+        self.platform = platform
+        self.name = name or self._only_name()
+        # The sandbox must not answer for a platform while its first account is being connected.
+        self._endpoints = Endpoints(self._settings, lambda: {str(platform)})
+        self._check_source()
+
+    @property
+    def redirect_uri(self) -> str | None:
+        """The redirect URI that the settings say was registered."""
+        found: str | None = self._settings.of(self.platform, "redirect_uri")
+        return found
+
+    def begin(self, redirect_uri: str) -> Attempt:
+        """Make the URL that the owner must open. Raises InvalidInput when a setting is missing."""
+        state = secrets.token_urlsafe(24)
+        return Attempt(redirect_uri, state, asyncio.run(self._consent(redirect_uri, state)))
+
+    async def _consent(self, redirect_uri: str, state: str) -> Consent:
+        async with self._tools(GivenToken("")) as toolbox:
+            return cast(OAuth, toolbox.make(self.platform, "oauth")).consent(redirect_uri=redirect_uri, state=state)
+
+    def code_in(self, attempt: Attempt, answer: Mapping[str, str]) -> str:
+        """The code in the platform's answer. Raises WrongState, and Denied when the owner refused."""
+        if not hmac.compare_digest(answer.get("state", "").encode(), attempt.state.encode()):
+            raise WrongState("that answer belongs to another attempt: use the page that was opened last, or start again")
+        if "error" in answer:
+            said = redact(" ".join(answer.get("error_description", "").split()))[:200]
+            word = "".join(c for c in answer["error"][:60] if c.isascii() and (c.isalnum() or c in "_-. "))
+            message = f"{self.platform.title} gave no access ({word or 'no reason given'}{f': {said}' if said else ''})"
+            raise Denied(f"{message}; nothing was stored")
+        code = answer.get("code", "").removesuffix("#_")
+        if not code:
+            raise InvalidInput(f"the answer of {self.platform.title} has no code: start again")
+        return code
+
+    def code_pasted(self, attempt: Attempt, pasted: str) -> str:
+        """The code in what a person pasted: the whole address of the page they were sent to, or the code alone."""
+        pasted = pasted.strip()
+        if "code=" in pasted or "error=" in pasted:
+            query = urlsplit(pasted).query if "://" in pasted else pasted.lstrip("?")
+            return self.code_in(attempt, dict(parse_qsl(query)))
+        if not pasted or any(c.isspace() for c in pasted) or "://" in pasted:
+            raise InvalidInput("that is neither the address of the page nor a code: copy the whole address from the browser")
+        return unquote(pasted).removesuffix("#_")
+
+    def finish(self, attempt: Attempt, code: str) -> Connected:
+        """Exchange the code, check permissions and owner, and store the tokens. Raises InvalidInput and ProviderError."""
+        connected = asyncio.run(self._exchange(attempt, code))
+        owner = connected.owner
+        other = self._other_name(owner)
+        if other is not None:
+            message = f"{owner.label} ({owner.subject}) is already account {other}: log in as another {self.platform.title} account"
+            raise InvalidInput(f"{message} in the browser, and connect again")
+        grants = Grants(self._services.engine, vault(self._settings, make=True))
+        grants.connect(self.platform, self.name, connected.grant, owner)
+        return connected
+
+    async def _exchange(self, attempt: Attempt, code: str) -> Connected:
+        async with self._tools(GivenToken("")) as toolbox:
+            oauth = cast(OAuth, toolbox.make(self.platform, "oauth"))
+            grant = await oauth.exchange(code, redirect_uri=attempt.redirect_uri, verifier=attempt.consent.verifier)
+        missing = [] if grant.scopes is None else oauth.missing(grant.scopes)
+        if missing:
+            message = f"these permissions were not granted: {', '.join(missing)}; nothing was stored"
+            raise Denied(f"{message}. Connect again, and leave all of them ticked")
+        async with self._tools(GivenToken(grant.access_token)) as toolbox:
+            owner = await cast(IdentityReader, toolbox.make(self.platform, "identity")).read(self.name)
+        return Connected(owner, grant)
+
+    def _tools(self, tokens: GivenToken) -> AbstractAsyncContextManager[Toolbox]:
+        return account_tools(self._settings, self._endpoints, self.platform, self.name, None, tokens=tokens)
+
+    # --- names
+
+    def _named(self) -> list[str]:
+        channels = self._services.channels().values()
+        return sorted({channel.accounts[self.platform] for channel in channels if self.platform in channel.accounts})
+
+    def _only_name(self) -> str:
+        named = self._named()
+        if len(named) > 1:
+            raise InvalidInput(f"channels.yaml names {len(named)} {self.platform.title} accounts; choose one: --name {named[0]}")
+        return named[0] if named else "main"
+
+    def _check_source(self) -> None:
+        for channel in self._services.channels().values():
+            source = channel.tokens.get(self.platform)
+            if source is not None and channel.accounts.get(self.platform) == self.name:
+                message = f"channels.yaml says that the token of {self.platform}:{self.name} is in {source}: remove that first"
+                raise InvalidInput(message)
+
+    def _other_name(self, owner: AccountIdentity) -> str | None:
+        named = self._named()
+        for account in Accounts(self._services.engine).all():
+            same = account.platform == self.platform and account.subject == owner.subject
+            if same and account.name != self.name and account.name in named:
+                return account.name
+        return None
+
+
+def revoke(services: Services, platform: Platform, name: str, stored: StoredGrant) -> bool:
+    """Tell the platform that the grant is not used any more. False if it has no way to do that. Raises ProviderError."""
+
+    async def work() -> bool:
+        endpoints = Endpoints(services.settings, lambda: {str(platform)})
+        async with account_tools(services.settings, endpoints, platform, name, None, tokens=GivenToken("")) as toolbox:
+            return await cast(OAuth, toolbox.make(platform, "oauth")).revoke(stored)
+
+    return asyncio.run(work())

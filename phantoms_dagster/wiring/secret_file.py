@@ -1,0 +1,43 @@
+"""Files in the data directory that hold a secret of our own. Only their owner can read them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from phantoms_dagster.domain.errors import InvalidInput
+
+
+def kept_secret(path: Path, make: Callable[[], str], *, variable: str) -> str:
+    """The secret in the file. The first call on this machine makes one and saves it. `variable`: what to set if that fails."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Two processes that start at once must share one secret. The link is atomic: the file appears complete, and only once.
+        if not path.exists():
+            fresh = _written(path, make())
+            try:
+                os.link(fresh, path)
+            except FileExistsError:
+                pass
+            finally:
+                fresh.unlink()
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise InvalidInput(f"cannot save a key in {path} ({error.strerror}); set {variable} instead") from error
+
+
+def replace_secret(path: Path, secret: str) -> None:
+    """Replace the secret in the file. It has either the old or the new one, whatever happens. Raises OSError."""
+    fresh = _written(path, secret)
+    fresh.replace(path)
+
+
+def _written(path: Path, secret: str) -> Path:
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret)
+        file.flush()
+        os.fsync(file.fileno())
+    return fresh

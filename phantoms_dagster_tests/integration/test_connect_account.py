@@ -1,0 +1,320 @@
+"""`phantoms accounts connect` and its relatives, as processes, against a small platform over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+
+import httpx
+import psycopg
+import pytest
+
+SECRETS = ("ya29.access", "1//refresh", "act.access", "rft.refresh", "IGshort", "IGlong", "top-secret", "the-code")
+GOOGLE = "https://www.googleapis.com/auth/"
+SCOPES = ("youtube.upload", "youtube.readonly", "youtube.force-ssl", "yt-analytics.readonly")
+YOUTUBE_SCOPES = " ".join(GOOGLE + name for name in SCOPES)
+
+
+@dataclass
+class FakePlatform:
+    """What the three platforms answer. `asked`: every request, as (path, parameters)."""
+
+    scope: str = YOUTUBE_SCOPES
+    channel: str = "UC-ocean"
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    url: str = ""
+
+    def answer(self, path: str, given: dict[str, str]) -> Any:
+        self.asked.append((path, given))
+        match path:
+            case "/token":
+                if given["grant_type"] == "refresh_token":
+                    return {"access_token": "ya29.access-2", "expires_in": 3599, "scope": self.scope}
+                token = {"access_token": "ya29.access-1", "refresh_token": "1//refresh", "expires_in": 3599, "scope": self.scope}
+                return {**token, "refresh_token_expires_in": 604_799}
+            case "/revoke" | "/v2/oauth/revoke/":
+                return {}
+            case "/youtube/v3/channels":
+                return {"items": [{"id": self.channel, "snippet": {"title": "Ocean"}}]}
+            case "/oauth2/v2/tokeninfo":
+                return {"scope": self.scope}
+            case "/v2/oauth/token/":
+                token = {"access_token": "act.access", "refresh_token": "rft.refresh", "expires_in": 86_400, "open_id": "open-1"}
+                return {**token, "refresh_expires_in": 31_536_000, "scope": "user.info.basic,video.publish,video.list"}
+            case "/v2/user/info/":
+                return {"data": {"user": {"open_id": "open-1", "display_name": "Reef"}}, "error": {"code": "ok"}}
+            case "/oauth/access_token":
+                names = "instagram_business_basic,instagram_business_content_publish,instagram_business_manage_insights"
+                return {"data": [{"access_token": "IGshort", "user_id": "17", "permissions": names}]}
+            case "/access_token":
+                return {"access_token": "IGlong", "token_type": "bearer", "expires_in": 5_184_000}
+            case "/v26.0/me":
+                return {"user_id": "17", "username": "shore"}
+        return None
+
+
+@pytest.fixture
+def platform() -> Iterator[FakePlatform]:
+    fake = FakePlatform()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            place = urlsplit(self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+            found = fake.answer(place.path, dict(parse_qsl(place.query)) | dict(parse_qsl(body)))
+            sent = json.dumps(found if found is not None else {"error": {"code": 100, "message": "unknown path"}}).encode()
+            self.send_response(200 if found is not None else 400)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(sent)))
+            self.end_headers()
+            self.wfile.write(sent)
+
+        do_POST = do_GET  # noqa: N815 - the base class names it so
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield fake
+    server.shutdown()
+    server.server_close()
+
+
+CHANNELS = """
+channels:
+  facts:
+    title: Facts
+    brand_voice: calm
+    accounts: {youtube: ocean, tiktok: reef, instagram: shore}
+    tiktok: {privacy: SELF_ONLY}
+"""
+
+
+@dataclass
+class Commands:
+    """The program in a data directory, with an app registered at each platform."""
+
+    home: Path
+    database_url: str
+    platform: FakePlatform
+    printed: list[str] = field(default_factory=list)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        url = self.platform.url
+        given = {
+            "PHANTOMS_HOME": str(self.home),
+            "PHANTOMS_DATABASE_URL": self.database_url,
+            "PHANTOMS_YOUTUBE_AUTHORIZE_URL": f"{url}/authorize",
+            "PHANTOMS_YOUTUBE_TOKEN_URL": url,
+            "PHANTOMS_TIKTOK_AUTHORIZE_URL": f"{url}/authorize",
+            "PHANTOMS_INSTAGRAM_AUTHORIZE_URL": f"{url}/authorize",
+            "PHANTOMS_INSTAGRAM_TOKEN_URL": url,
+            "PHANTOMS_INSTAGRAM_REDIRECT_URI": "https://phantoms.example.org/connected/",
+        }
+        for name in ("YOUTUBE", "TIKTOK", "INSTAGRAM"):
+            given |= {
+                f"PHANTOMS_{name}_CLIENT_ID": "app",
+                f"PHANTOMS_{name}_CLIENT_SECRET": "top-secret",
+                f"PHANTOMS_{name}_BASE_URL": url,
+            }
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("PHANTOMS_")}
+        return {**kept, "BROWSER": "true", **given}
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-W", "ignore", "-m", "phantoms_dagster.cli.main", *arguments]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.started.append(subprocess.Popen(command, env={**self.environment, **environment}, text=True, **pipes))
+        return self.started[-1]
+
+    def end(self, process: subprocess.Popen[str], said: str = "", *, code: int = 0) -> str:
+        out, err = process.communicate(said, timeout=60)
+        self.printed += [out, err]
+        assert process.returncode == code, err + out
+        return out + err
+
+    def run(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        return self.end(self.start(*arguments, **environment), code=code)
+
+    def paste(self, *arguments: str, answer: dict[str, str], code: int = 0) -> str:
+        """Connect with --paste: read the URL that is printed, and paste the address that the browser ends at."""
+        process = self.start("accounts", "connect", *arguments, "--paste")
+        url = self.page(process)
+        asked = {key: values[0] for key, values in parse_qs(urlsplit(url).query).items()}
+        ended = f"{asked['redirect_uri']}?{urlencode({'state': asked['state'], **answer})}"
+        return self.end(process, ended + "\n", code=code)
+
+    def page(self, process: subprocess.Popen[str]) -> str:
+        assert process.stderr is not None
+        for line in process.stderr:
+            self.printed.append(line)
+            if "/authorize?" in line:
+                return line.strip()
+        raise AssertionError(f"no URL: {self.printed}")
+
+    def accounts(self) -> dict[str, Any]:
+        found = json.loads(self.run("accounts", "--json"))["accounts"]
+        return {f"{row['platform']}:{row['name']}": row for row in found}
+
+
+@pytest.fixture
+def commands(tmp_path: Path, database_url: str, platform: FakePlatform) -> Iterator[Commands]:
+    (tmp_path / "channels.yaml").write_text(CHANNELS)
+    commands = Commands(tmp_path, database_url, platform)
+    yield commands
+    for process in commands.started:
+        process.kill()
+        process.communicate()
+
+
+CODE = {"code": "the-code"}
+
+
+def test_an_account_is_connected_in_the_browser_and_used_by_name(commands: Commands) -> None:
+    process = commands.start("accounts", "connect", "youtube")
+    url = commands.page(process)
+    asked = dict(parse_qsl(urlsplit(url).query))
+    assert (asked["access_type"], asked["prompt"], asked["code_challenge_method"]) == ("offline", "consent", "S256")
+    assert set(asked["scope"].split()) == set(YOUTUBE_SCOPES.split())
+    page = httpx.get(asked["redirect_uri"], params={"state": asked["state"], "code": "the-code"}, timeout=30, trust_env=False)
+    assert page.status_code == 200
+    assert "YouTube account ocean is Ocean" in page.text
+    assert "connected youtube:ocean: Ocean (UC-ocean)" in commands.end(process)
+    [form] = [given for path, given in commands.platform.asked if path == "/token"]
+    challenge = urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).rstrip(b"=").decode()
+    assert challenge == asked["code_challenge"]
+    assert form["redirect_uri"] == asked["redirect_uri"]
+    account = commands.accounts()["youtube:ocean"]
+    assert (account["place"], account["label"], account["standing"]) == ("stored", "Ocean", "expiring")  # an app in testing
+    assert (commands.home / "token.keys").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_answer_with_another_state_is_refused_and_the_right_one_still_counts(commands: Commands) -> None:
+    process = commands.start("accounts", "connect", "youtube")
+    asked = dict(parse_qsl(urlsplit(commands.page(process)).query))
+    for state in ("wrong", ""):
+        page = httpx.get(asked["redirect_uri"], params={"state": state, "code": "stolen"}, timeout=30, trust_env=False)
+        assert page.status_code == 400
+        assert "belongs to another attempt" in page.text
+    assert commands.platform.asked == []
+    httpx.get(asked["redirect_uri"], params={"state": asked["state"], **CODE}, timeout=30, trust_env=False)
+    commands.end(process)
+    assert "belongs to another attempt" in commands.paste("youtube", answer={"state": "wrong", **CODE}, code=2)
+
+
+def test_a_denied_consent_stores_nothing_and_says_so_in_the_browser_too(commands: Commands) -> None:
+    process = commands.start("accounts", "connect", "youtube")
+    asked = dict(parse_qsl(urlsplit(commands.page(process)).query))
+    denied = {"state": asked["state"], "error": "access_denied"}
+    page = httpx.get(asked["redirect_uri"], params=denied, timeout=30, trust_env=False)
+    assert "YouTube gave no access (access_denied); nothing was stored" in page.text
+    assert "access_denied" in commands.end(process, code=2)
+    assert commands.accounts() == {}
+
+
+def test_unticked_permissions_are_named_with_their_purpose_and_nothing_is_stored(commands: Commands) -> None:
+    commands.platform.scope = f"{GOOGLE}youtube.readonly {GOOGLE}yt-analytics.readonly"
+    said = commands.paste("youtube", answer=CODE, code=2)
+    assert "youtube.upload (uploads videos)" in said
+    assert "youtube.readonly (" not in said
+    assert commands.accounts() == {}
+
+
+def test_a_reconnect_by_another_owner_is_refused(commands: Commands) -> None:
+    commands.paste("youtube", answer=CODE)
+    commands.platform.channel = "UC-desert"
+    assert "has another owner than" in commands.paste("youtube", answer=CODE, code=2)
+    assert commands.accounts()["youtube:ocean"]["subject"] == "UC-ocean"
+
+
+def test_tiktok_gets_the_challenge_in_hexadecimal_and_the_code_decoded(commands: Commands) -> None:
+    process = commands.start("accounts", "connect", "tiktok", "--paste", "--name", "reef")
+    asked = dict(parse_qsl(urlsplit(commands.page(process)).query))
+    assert (asked["client_key"], asked["scope"]) == ("app", "user.info.basic,video.publish,video.list")
+    commands.end(process, "the-code%2Awith%21signs\n")  # the code alone, as the address shows it
+    [form] = [given for path, given in commands.platform.asked if path == "/v2/oauth/token/"]
+    assert form["code"] == "the-code*with!signs"
+    assert asked["code_challenge"] == hashlib.sha256(form["code_verifier"].encode()).hexdigest()
+    account = commands.accounts()["tiktok:reef"]
+    assert (account["subject"], account["standing"]) == ("open-1", "connected")
+
+
+def test_instagram_exchanges_the_short_token_for_the_long_one(commands: Commands) -> None:
+    said = commands.paste("instagram", answer={"code": "the-code#_"})
+    assert "connected instagram:shore: shore (17)" in said
+    [form] = [given for path, given in commands.platform.asked if path == "/oauth/access_token"]
+    assert (form["code"], form["redirect_uri"]) == ("the-code", "https://phantoms.example.org/connected/")
+    [exchange] = [given for path, given in commands.platform.asked if path == "/access_token"]
+    assert (exchange["grant_type"], exchange["access_token"]) == ("ig_exchange_token", "IGshort")
+
+
+def test_check_asks_the_platform_and_disconnect_revokes_and_forgets(commands: Commands) -> None:
+    commands.paste("youtube", answer=CODE)
+    said = commands.run("accounts", "check", "youtube:ocean")
+    assert "ok  youtube:ocean: Ocean (UC-ocean), all scopes granted; it ends on" in said
+    assert "disconnected youtube:ocean; its tokens are deleted" in commands.run("accounts", "disconnect", "youtube:ocean")
+    assert ("/revoke", {"token": "1//refresh"}) in commands.platform.asked
+    account = commands.accounts()["youtube:ocean"]
+    assert (account["place"], account["subject"], account["standing"]) == (None, "UC-ocean", "not connected")
+    assert "run `phantoms accounts connect youtube --name ocean`" in " ".join(commands.run("accounts").split())
+
+
+def test_a_connected_account_stays_connected_when_the_channels_are_imported_again(commands: Commands) -> None:
+    commands.paste("youtube", answer=CODE)
+    commands.run("add", "Why octopuses have three hearts")
+    assert commands.accounts()["youtube:ocean"]["place"] == "stored"
+
+
+def test_a_key_that_is_replaced_or_lost_is_explained(commands: Commands) -> None:
+    commands.paste("youtube", answer=CODE)
+    old = (commands.home / "token.keys").read_text()
+    assert "1 accounts are encrypted with a new key" in commands.run("accounts", "rotate-key")
+    new = (commands.home / "token.keys").read_text()
+    assert new.endswith(f",{old}")
+    commands.run("accounts", "check", "youtube:ocean")
+    (commands.home / "token.keys").unlink()
+    said = commands.run("accounts", "check", "youtube:ocean", code=1)
+    assert "token.keys is not on this machine" in said
+    said = commands.run("accounts", "check", "youtube:ocean", code=1, PHANTOMS_TOKEN_KEYS="A" * 43 + "=")
+    assert "no key in PHANTOMS_TOKEN_KEYS decrypts the stored tokens. They are not lost" in said
+    commands.run("accounts", "check", "youtube:ocean", PHANTOMS_TOKEN_KEYS=new)
+
+
+def test_what_cannot_be_connected_says_what_to_do_instead(commands: Commands) -> None:
+    assert "it takes an app password" in commands.run("accounts", "connect", "bluesky", code=2)
+    assert "PHANTOMS_SANDBOX is on" in commands.run("accounts", "connect", "youtube", code=2, PHANTOMS_SANDBOX="on")
+    said = commands.run("accounts", "connect", "youtube", "--paste", code=2, PHANTOMS_YOUTUBE_CLIENT_ID="")
+    assert "PHANTOMS_YOUTUBE_CLIENT_ID is not set" in said
+    facebook = {"PHANTOMS_INSTAGRAM_BASE_URL": "https://graph.facebook.com"}
+    assert "PHANTOMS_INSTAGRAM_BASE_URL=https://graph.instagram.com" in commands.run(
+        "accounts", "connect", "instagram", "--paste", code=2, **facebook
+    )
+
+
+def test_no_token_code_or_secret_is_printed_logged_or_stored_in_clear(commands: Commands) -> None:
+    for name in ("youtube", "tiktok", "instagram"):
+        commands.paste(name, answer=CODE)
+    commands.run("accounts", "check", PHANTOMS_LOG_LEVEL="DEBUG", code=1)
+    commands.run("accounts", "list")
+    commands.run("doctor", "--json", code=1)
+    with psycopg.connect(commands.database_url.replace("+psycopg", "")) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'phantoms'").fetchall()
+        dump = "\n".join(str(row) for (table,) in tables for row in connection.execute(f'SELECT t::text FROM phantoms."{table}" t'))
+    files = [path.read_bytes().decode(errors="replace") for path in commands.home.rglob("*") if path.is_file()]
+    everything = "\n".join([*commands.printed, dump, *files])
+    assert [secret for secret in SECRETS if re.search(re.escape(secret), everything)] == []

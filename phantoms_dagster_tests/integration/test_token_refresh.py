@@ -1,0 +1,337 @@
+"""A stored token is renewed early, once in the whole fleet, and no failure loses one that works."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from aiohttp import web
+
+from phantoms_dagster.domain.accounts import DISCONNECTED
+from phantoms_dagster.domain.errors import Disconnected, NotYet, Permanent, Transient
+from phantoms_dagster.domain.grants import Grant
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.ports import AccountIdentity
+from phantoms_dagster.platforms.oauth import App
+from phantoms_dagster.platforms.tiktok.oauth import TikTokOAuth
+from phantoms_dagster.production.token_refresh import TokenRefresher
+from phantoms_dagster.store.accounts import Accounts
+from phantoms_dagster.store.engine import async_engine, engine
+from phantoms_dagster.store.grants import Grants, PostgresGrants
+from phantoms_dagster.store.vault import Vault, new_key
+from phantoms_dagster.wiring.clock import SystemClock
+from phantoms_dagster_tests.token_server import TokenServer, serving
+
+TIKTOK = Platform("tiktok")
+KEY = new_key()
+OWNER = AccountIdentity("open-1", "Reef")
+
+
+@dataclass
+class Fleet:
+    """A connected account in a database, and any number of processes that use it."""
+
+    database_url: str
+    server: TokenServer
+    key: str = KEY
+
+    def vault(self) -> Vault:
+        return Vault(lambda: [self.key], "the test's keys")
+
+    def connect(self, **grant: Any) -> None:
+        given = {"access_token": "act.old", "life_seconds": 86_400, "refresh_token": "rft.old", **grant}
+        self.server.alive.add(given["refresh_token"])
+        with_engine(self.database_url, lambda e: Grants(e, self.vault()).connect(TIKTOK, "reef", Grant(**given), OWNER))
+
+    @asynccontextmanager
+    async def process(self, pause: float = 60.0) -> AsyncIterator[TokenRefresher]:
+        database = async_engine(self.database_url)
+        async with httpx.AsyncClient() as client:
+            app = App(TIKTOK, {"client_id": "app"}.__getitem__, {"client_secret": "app-secret"}.get)
+            oauth = TikTokOAuth(client=client, app=app, authorize_url="https://example.org/", base_url=self.server.url)
+            store = PostgresGrants(database, self.vault())
+            refresher = TokenRefresher(store=store, oauth={TIKTOK: oauth}, clock=SystemClock(), pause=pause)
+            try:
+                yield refresher
+            finally:
+                await refresher.finish()
+                await database.dispose()
+
+    def write(self, statement: str) -> None:
+        with psycopg.connect(self.database_url.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute(statement)
+
+    def age(self, share: float) -> None:
+        """Let that share of the access token's life pass."""
+        self.write(
+            f"UPDATE phantoms.accounts SET access_issued_at = access_issued_at - {share} * (access_expires_at - access_issued_at),"
+            f" access_expires_at = access_expires_at - {share} * (access_expires_at - access_issued_at)"
+        )
+
+    @property
+    def account(self) -> Any:
+        [found] = with_engine(self.database_url, lambda e: Accounts(e).all())
+        return found
+
+
+def with_engine(url: str, work: Callable[[Any], Any]) -> Any:
+    database = engine(url)
+    try:
+        return work(database)
+    finally:
+        database.dispose()
+
+
+@pytest.fixture
+async def fleet(database_url: str) -> AsyncIterator[Fleet]:
+    async with serving() as server:
+        fleet = Fleet(database_url, server)
+        fleet.connect()
+        yield fleet
+
+
+async def test_a_young_token_is_used_without_a_call(fleet: Fleet) -> None:
+    fleet.age(0.79)
+    async with fleet.process() as process:
+        assert await process.token(TIKTOK, "reef") == "act.old"
+    assert fleet.server.calls == []
+
+
+async def test_a_token_is_renewed_early_and_the_rotated_refresh_token_is_the_next_one_used(fleet: Fleet) -> None:
+    fleet.age(0.81)
+    async with fleet.process(pause=0.0) as process:
+        assert await process.token(TIKTOK, "reef") == "act.token-1"
+        fleet.age(0.81)
+        assert await process.token(TIKTOK, "reef") == "act.token-2"
+    assert [call["refresh_token"] for call in fleet.server.calls] == ["rft.old", "rft.next-1"]
+
+
+async def test_two_refreshers_at_once_make_one_call_and_both_get_the_new_token(fleet: Fleet) -> None:
+    fleet.age(1.0)
+    async with fleet.process() as one, fleet.process() as two:
+        found = await asyncio.gather(*(each.token(TIKTOK, "reef") for each in (one, two, one, two)))
+    assert set(found) == {"act.token-1"}
+    assert len(fleet.server.calls) == 1
+
+
+async def test_a_refused_token_is_replaced_whatever_the_clock_says_and_once_for_all_who_were_refused(fleet: Fleet) -> None:
+    async with fleet.process() as one, fleet.process() as two:
+        assert await one.renewed(TIKTOK, "reef", "act.old") == "act.token-1"
+        assert await two.renewed(TIKTOK, "reef", "act.old") == "act.token-1"
+    assert len(fleet.server.calls) == 1
+
+
+async def test_a_token_that_was_renewed_a_moment_ago_is_not_renewed_again(fleet: Fleet) -> None:
+    async with fleet.process() as process:
+        newer = await process.renewed(TIKTOK, "reef", "act.old")
+        with pytest.raises(NotYet, match="renewed a moment ago"):
+            await process.renewed(TIKTOK, "reef", newer)
+    assert len(fleet.server.calls) == 1
+    assert fleet.account.state == "active"
+
+
+GARBLED: dict[str, Callable[[], web.Response]] = {
+    "500": lambda: web.Response(status=500),
+    "empty": lambda: web.Response(text=""),
+    "no JSON": lambda: web.Response(text="<html>log in to the hotel's network</html>"),
+    "empty object": lambda: web.json_response({}),
+    "empty token": lambda: web.json_response({"access_token": "", "expires_in": 5}),
+    "token is null": lambda: web.json_response({"access_token": None, "expires_in": 5}),
+    "no life": lambda: web.json_response({"access_token": "act.x"}),
+    "negative life": lambda: web.json_response({"access_token": "act.x", "expires_in": -5}),
+    "empty refresh token": lambda: web.json_response({"access_token": "act.x", "expires_in": 5, "refresh_token": ""}),
+    "error with status 200": lambda: web.json_response({"error": "internal_error", "log_id": "1"}),
+    "another owner": lambda: web.json_response({"access_token": "act.x", "expires_in": 5, "open_id": "open-2"}),
+    "wrong app": lambda: web.json_response({"error": "invalid_client"}, status=401),
+}
+
+
+@pytest.mark.parametrize("answer", GARBLED.values(), ids=GARBLED)
+async def test_a_failed_empty_or_garbled_answer_never_replaces_a_token(fleet: Fleet, answer: Callable[[], web.Response]) -> None:
+    fleet.server.rotates = False
+    fleet.server.answers.append(answer)
+    fleet.age(1.0)
+    async with fleet.process(pause=0.0) as process:
+        with pytest.raises((Transient, Permanent)):
+            await process.token(TIKTOK, "reef")
+        assert fleet.account.state == "active"
+        assert not fleet.account.dead
+        assert await process.token(TIKTOK, "reef") == "act.token-2"
+    assert [call["refresh_token"] for call in fleet.server.calls] == ["rft.old", "rft.old"]
+
+
+async def test_a_failed_early_refresh_leaves_the_token_that_still_works_in_use(fleet: Fleet) -> None:
+    fleet.server.rotates = False
+    fleet.server.answers.append(lambda: web.Response(status=503))
+    fleet.age(0.9)
+    async with fleet.process() as process:
+        assert await process.token(TIKTOK, "reef") == "act.old"
+        assert await process.token(TIKTOK, "reef") == "act.old"
+    assert len(fleet.server.calls) == 1  # the next try is a minute later
+
+
+async def test_reconnect_is_said_once_when_the_current_generation_is_refused_and_the_platform_is_not_asked_again(
+    fleet: Fleet,
+) -> None:
+    fleet.server.alive.clear()
+    fleet.age(1.0)
+    async with fleet.process(pause=0.0) as process:
+        for _ in range(3):
+            with pytest.raises(Disconnected, match="phantoms accounts connect tiktok --name reef"):
+                await process.token(TIKTOK, "reef")
+    assert len(fleet.server.calls) == 1
+    account = fleet.account
+    assert (account.state, account.dead) == (DISCONNECTED, True)
+    assert "rft.old" not in account.reason
+
+
+async def test_reconnect_is_not_said_when_another_process_has_stored_a_newer_generation(fleet: Fleet) -> None:
+    fleet.age(1.0)
+    fleet.server.hold = asyncio.Event()
+    async with fleet.process() as process:
+        asked = asyncio.create_task(process.token(TIKTOK, "reef"))
+        await fleet.server.came.wait()
+        fleet.server.answers.append(lambda: web.json_response({"error": "invalid_grant"}))
+        fleet.connect(access_token="act.by-hand", refresh_token="rft.by-hand")
+        fleet.server.hold.set()
+        assert await asked == "act.by-hand"
+    assert fleet.account.state == "active"
+
+
+async def test_a_caller_that_is_cancelled_does_not_lose_the_rotated_token(fleet: Fleet) -> None:
+    fleet.age(1.0)
+    fleet.server.hold = asyncio.Event()
+    async with fleet.process() as process:
+        asked = asyncio.create_task(process.token(TIKTOK, "reef"))
+        await fleet.server.came.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        fleet.server.hold.set()
+    async with fleet.process() as process:
+        assert await process.token(TIKTOK, "reef") == "act.token-1"
+
+
+PROGRAM = """
+import asyncio, sys
+from phantoms_dagster_tests.integration.test_token_refresh import Fleet, TIKTOK
+from phantoms_dagster_tests.token_server import TokenServer
+
+async def main():
+    async with Fleet(sys.argv[1], TokenServer(url=sys.argv[2]), sys.argv[3]).process() as process:
+        await process.token(TIKTOK, "reef")
+
+asyncio.run(main())
+"""
+
+
+async def killed_in_the_call(fleet: Fleet) -> None:
+    """Kill a process after the platform has rotated the refresh token, before the answer reaches it."""
+    fleet.age(1.0)
+    fleet.server.hold = asyncio.Event()
+    arguments = [sys.executable, "-c", PROGRAM, fleet.database_url, fleet.server.url, fleet.key]
+    process = await asyncio.to_thread(subprocess.Popen, arguments, stderr=subprocess.DEVNULL)
+    await asyncio.wait_for(fleet.server.came.wait(), 60)
+    os.kill(process.pid, signal.SIGKILL)
+    await asyncio.to_thread(process.wait)
+    fleet.server.hold.set()
+    fleet.server.hold = None
+
+
+async def test_after_a_kill_between_rotation_and_commit_the_old_refresh_token_is_tried_once_more_and_works(fleet: Fleet) -> None:
+    await killed_in_the_call(fleet)
+    fleet.server.alive.add("rft.old")  # a platform that lets the old token live for a while
+    async with fleet.process() as process:
+        with pytest.raises(NotYet):  # the dead process may still be at it
+            await asyncio.wait_for(process.renewed(TIKTOK, "reef", "act.old"), 30)
+        fleet.write("UPDATE phantoms.accounts SET refresh_until = clock_timestamp(), refreshed_at = NULL")  # a minute later
+        assert await process.token(TIKTOK, "reef") == "act.token-2"
+    assert fleet.account.state == "active"
+
+
+async def test_after_a_kill_between_rotation_and_commit_a_strict_platform_makes_it_say_reconnect_exactly_once(fleet: Fleet) -> None:
+    await killed_in_the_call(fleet)
+    fleet.write("UPDATE phantoms.accounts SET refresh_until = clock_timestamp(), refreshed_at = NULL")
+    async with fleet.process(pause=0.0) as process:
+        for _ in range(3):
+            with pytest.raises(Disconnected, match="cut off before its answer was stored"):
+                await process.token(TIKTOK, "reef")
+    assert len(fleet.server.calls) == 2
+    assert fleet.account.dead
+    fleet.connect(access_token="act.again", refresh_token="rft.again")
+    async with fleet.process() as process:
+        assert await process.token(TIKTOK, "reef") == "act.again"
+    assert fleet.account.state == "active"
+
+
+async def test_an_account_that_nothing_uses_is_renewed_once_a_week(fleet: Fleet) -> None:
+    async with fleet.process() as process:
+        assert await process.renew_idle() == {}
+        assert fleet.server.calls == []
+        fleet.write("UPDATE phantoms.accounts SET access_issued_at = clock_timestamp() - interval '8 days'")
+        assert await process.renew_idle() == {}
+        assert await process.renew_idle() == {}
+    assert len(fleet.server.calls) == 1
+
+
+async def test_tokens_are_encrypted_in_the_database_and_a_wrong_key_loses_none(fleet: Fleet) -> None:
+    with psycopg.connect(fleet.database_url.replace("+psycopg", "")) as connection:
+        [row] = connection.execute("SELECT accounts::text, access_token, refresh_token FROM phantoms.accounts").fetchall()
+    assert not any(token in str(row) for token in ("act.old", "rft.old"))
+    fleet.key = new_key()
+    async with fleet.process() as process:
+        with pytest.raises(Permanent, match=r"cannot be read: no key in the test's keys .* They are not lost") as refused:
+            await process.token(TIKTOK, "reef")
+    assert fleet.key not in str(refused.value)
+    fleet.key = KEY
+    async with fleet.process() as process:
+        assert await process.token(TIKTOK, "reef") == "act.old"
+
+
+async def test_a_key_is_replaced_without_losing_a_token_and_old_processes_read_on(fleet: Fleet) -> None:
+    keys = [KEY]
+    vault = Vault(lambda: keys, "the keys")
+    database = async_engine(fleet.database_url)
+    store = PostgresGrants(database, vault)
+    assert (await store.read(TIKTOK, "reef")) is not None  # this process has read the keys
+    keys.insert(0, new_key())
+    assert with_engine(fleet.database_url, lambda e: Grants(e, Vault(lambda: keys, "the keys")).reencrypt()) == 1
+    stored = await store.read(TIKTOK, "reef")
+    await database.dispose()
+    assert stored is not None
+    assert (stored.access_token, stored.refresh_token) == ("act.old", "rft.old")
+    fleet.key = keys[0]  # the new key alone is enough
+    async with fleet.process() as process:
+        assert await process.token(TIKTOK, "reef") == "act.old"
+
+
+async def test_another_owner_cannot_take_over_a_connected_account(fleet: Fleet) -> None:
+    other = AccountIdentity("open-2", "Lagoon")
+    grants = Grant("act.other", 60, "rft.other")
+    with pytest.raises(Exception, match=r"tiktok:reef has another owner than Lagoon \(open-2\)"):
+        with_engine(fleet.database_url, lambda e: Grants(e, fleet.vault()).connect(TIKTOK, "reef", grants, other))
+    async with fleet.process() as process:
+        assert await process.token(TIKTOK, "reef") == "act.old"
+
+
+async def test_no_error_of_a_token_endpoint_repeats_a_token_or_a_secret(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    for body in ("rft.old", '{"error": "odd", "error_description": "rft.old with app-secret=1&client_secret=app-secret was odd"}'):
+        fleet.server.rotates = False
+        fleet.server.answers.append(lambda body=body: web.Response(status=400, text=body))  # type: ignore[misc]
+        fleet.age(1.0)
+        async with fleet.process(pause=0.0) as process:
+            with pytest.raises(Permanent) as refused:
+                await process.token(TIKTOK, "reef")
+        said = f"{refused.value} {refused.value.evidence} {caplog.text}"
+        assert not any(secret in said for secret in ("rft.old", "act.old", "client_secret=app-secret"))
