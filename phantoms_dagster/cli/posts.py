@@ -153,7 +153,7 @@ def _print(detail: PostDetail) -> None:
         "first sent": post.attempted_at and exact(post.attempted_at),
         "published": post.published_at and exact(post.published_at),
         "proof": detail.proof and f"{detail.proof} ({local(detail.proved_at)})",
-        "film": detail.video_sha256,
+        "video": detail.video_sha256,
         "caption": detail.caption_sha256,
         "marker": detail.marker,
     }

@@ -138,7 +138,7 @@ def evaluate(
 
 @fails_plainly_while_the_store_is_away
 def evaluate_alone(context: dg.AssetExecutionContext, stage: Stage, *, services: Services) -> Iterator[dg.AssetCheckResult]:
-    """Evaluate the checks that somebody executes by themselves, over the newest outputs of the stage."""
+    """Evaluate checks that a person starts on their own, over the newest outputs of the stage."""
     found = {NAME: lambda: _letters(services, stage), DECIDED: lambda: _decided(services)}
     outputs = latest_outputs(services.engine, stage.name, most=LOOKED_AT)
     rules = {rule.name: rule for rule in rules_of(stage)}

@@ -60,7 +60,7 @@ def late_ids_job() -> None:
 )
 @skips_while_the_store_is_away
 def late_ids_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.RunRequest | dg.SkipReason:
-    """One query for each platform when there are none; never a second run beside the first."""
+    """Request a run if a post needs its public id and no run is open. If none does, this costs one query for each platform."""
     if not any(table.due(sandbox=sandbox, most=1) for table, sandbox in _tables(services)):
         return dg.SkipReason("no public id is due to be asked for")
     if context.instance.get_runs(dg.RunsFilter(job_name=late_ids_job.name, statuses=OPEN), limit=1):

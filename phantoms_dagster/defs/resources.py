@@ -13,30 +13,30 @@ _kept: Services | None = None
 
 
 class ServicesResource(dg.ConfigurableResource[Services]):
-    """The database, the queues, the media folder and the clients of all integrations, as the `PHANTOMS_` variables set them. A run
-    makes its own and closes them when it ends. All sensors and schedules of a process share one set.
+    """The database, the queues, the media folder and the clients of all integrations, configured by `PHANTOMS_` variables. Each run
+    creates its own and closes them at its end. All sensors and schedules of a process share one set.
     """
 
-    # The page shows the docstring as Markdown. A second paragraph would be indented there, and so be taken for code.
+    # Dagster's page shows the docstring as Markdown. There, an indented second paragraph would look like code.
 
     # An evaluation listens on one connection and looks with another. It goes on listening when the daemon that asked for it was
     # killed: the new daemon's evaluations must not wait for a connection until the old ones have ended.
     sensor_connections: int = Field(
         default=24,
         ge=0,
-        description="How many connections to PostgreSQL the sensors of a process may open beside the four that they keep."
+        description="How many connections to PostgreSQL the sensors of a process may open in addition to the four that they keep."
         " Runs do not use it.",
     )
 
     def create_resource(self, context: dg.InitResourceContext) -> Services:
-        """A plain object, without anything of Dagster, so that assets and sensors can be tried without Dagster."""
+        """Return a plain object that knows nothing of Dagster, so that assets and sensors can be tested without Dagster."""
         if context.run is None:
             return _for_sensors(self.sensor_connections)
         return Services.from_environment()
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Services]:
-        """Close what belongs to a run when the run ends."""
+        """Close the run's own services when the run ends."""
         services = self.create_resource(context)
         try:
             yield services
@@ -46,8 +46,8 @@ class ServicesResource(dg.ConfigurableResource[Services]):
 
 
 def _for_sensors(connections: int) -> Services:
-    """Sensors look every second, and from different threads: they share one object."""
-    global _kept  # noqa: PLW0603 - Dagster makes the resource again for each evaluation
+    """Sensors run every second, in different threads. They share one object."""
+    global _kept  # noqa: PLW0603 - Dagster creates the resource again for each evaluation
     settings = settings_module.load()
     if _kept is None or _kept.settings is not settings:
         # The one before may still be in use; its connections go with it.

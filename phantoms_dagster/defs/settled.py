@@ -27,7 +27,7 @@ KINDS = (NOT_WANTED, DISCARDED)
     minimum_interval_seconds=SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Notes on partitions why nothing will be made: the brief does not want the platform, or a person discarded the "
-    "failure. Without the note they would stay missing or failed for ever.",
+    "failure. Without the note they would stay missing or failed forever.",
 )
 @skips_while_the_store_is_away
 def settled_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.SkipReason:

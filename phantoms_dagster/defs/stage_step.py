@@ -134,7 +134,7 @@ def _is_unfinished(result: Result, *, planned: bool) -> bool:
 
 
 def _remove_unknown(context: dg.AssetExecutionContext, unfinished: Sequence[Result]) -> None:
-    """Delete partitions that a person added without a brief. Otherwise they would be listed as failed for ever."""
+    """Delete partitions that a person added without a brief. Otherwise they would be listed as failed forever."""
     for result in unfinished:
         if result.error_class == UNKNOWN_VIDEO:
             context.instance.delete_dynamic_partition(VIDEOS, result.key)

@@ -1,6 +1,6 @@
 """Authentication and authorisation: the session or token of a request, the visitor's role, and the CSRF check.
 
-`admit` runs before every page and stores a `Visit`, which is all that a page knows about its visitor.
+`admit` runs before every page and stores a `Visit`. A page knows nothing else about its visitor.
 """
 
 from __future__ import annotations

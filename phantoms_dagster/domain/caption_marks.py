@@ -60,7 +60,7 @@ def attached(words: Sequence[str]) -> list[str]:
 
 
 def ends_a_part(word: str) -> bool:
-    """Whether `word` ends a part of the sentence, so that the next word should not be shown beside it."""
+    """Whether `word` ends a part of the sentence, so that the next word should not be on the same line."""
     return bool(_STRONG.search(word)) and not (word.endswith(";") and _GREEK.search(word))
 
 

@@ -71,7 +71,7 @@ def parse(content: str, *, name: str = "channels.yaml", check: Check = lambda _c
     if not isinstance(entries, Mapping) or not entries:
         raise InvalidInput(f"{name} needs a mapping `channels:` with at least one channel")
     assert isinstance(document, Mapping)
-    wrong = [_Wrong(_line(root, (key,)), f"unknown key {key!r} beside `channels`") for key in document if key != "channels"]
+    wrong = [_Wrong(_line(root, (key,)), f"unknown key {key!r} next to `channels`") for key in document if key != "channels"]
     channels: dict[str, Channel] = {}
     for key, fields in entries.items():
         place = _Place(str(key), content, root)

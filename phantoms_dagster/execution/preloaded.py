@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load(given.module)
     gc.enable()
     gc.collect()
-    # Everything loaded so far stays for ever. The collector would write to its memory pages and so unshare them.
+    # Everything loaded so far stays forever. The collector would write to its memory pages and so unshare them.
     gc.freeze()
     wait_calmly(GRPC_WAIT_SECONDS)
     program = ForkServer(socket.socket(fileno=CHANNEL)).serve()

@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not trouble:
         run_worker.warm_up(redis_url(settings))
     gc.collect()
-    # Everything loaded so far stays for ever. The collector would write to its memory pages and so unshare them.
+    # Everything loaded so far stays forever. The collector would write to its memory pages and so unshare them.
     gc.freeze()
     adopted = {int(pid): WorkerSlot(queue, int(number)) for pid, queue, number in (a.split("/") for a in given.adopt)}
     log.info("workers: %s", ", ".join(f"{queue}={count}" for queue, count in slots.items()))

@@ -160,7 +160,7 @@ def _too_full(folder: Path) -> bool:
 def _full_temporary(root: Path) -> Path | None:
     """The folder for temporary files, if it is on another disk than `root` and that disk is full. Renders need it too.
 
-    TMPDIR is read before `tempfile` is asked: on a full disk `tempfile` finds no folder, or silently another one.
+    TMPDIR comes before `tempfile`: on a full disk `tempfile` finds no folder, or silently chooses another one.
     """
     try:
         folder = Path(os.environ.get("TMPDIR") or tempfile.gettempdir()).absolute()

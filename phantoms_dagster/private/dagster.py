@@ -1,12 +1,12 @@
-"""Every private name of Dagster that Phantoms uses. No other module imports one; a test reads all of them.
+"""Every private name of Dagster that Phantoms uses. No other module imports private names. A test checks each one.
 
-Dagster may rename a private name with any release. So each use is a *fast path*: a table says what it needs, what it saves, and
-what does the same on public names. `usable` decides, for each path and process, between the two. `PHANTOMS_DAGSTER_FAST_PATHS`
-steers it: `auto` falls back with one warning when a name has gone or has another shape, `on` refuses to start, and `off` always
-falls back.
+Dagster may rename a private name in any release, so each use is a *fast path*. A table says what the path needs, what it saves, and
+which public names do the same more slowly. `usable` decides between the two, for each path and process.
+`PHANTOMS_DAGSTER_FAST_PATHS` sets the rule: `auto` warns once and falls back when a name is missing or has changed, `on` refuses to
+start in that case, and `off` always falls back.
 
-A few classes have no public address, although other people's code needs them: a run launcher must derive from `RunLauncher`.
-Their fallback finds the same class by way of a public object.
+A few classes have no public address although plugins need them: a run launcher must derive from `RunLauncher`. Their fallback finds
+the same class through a public object.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _log = logging.getLogger(__name__)
 
 
 class ChangedDagster(PhantomsError):
-    """The installed Dagster has no longer what a fast path needs, and fast paths must be on."""
+    """The installed Dagster lacks something that a fast path needs, and fast paths must be on."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ PATHS: Mapping[str, FastPath] = {
                 "dagster._core.instance.ref:InstanceRef.from_dir",
             ),
             "1.8 of 7.1 CPU-seconds of the start of each process that opens an instance (busy machine)",
-            "the same classes, found by way of an instance in a temporary folder",
+            "the same classes, found through an instance in a temporary folder",
         ),
         FastPath(
             "storage",
@@ -147,7 +147,7 @@ PATHS: Mapping[str, FastPath] = {
                 "dagster._core.execution.backfill:BulkActionsFilter",
                 "dagster._core.execution.backfill:BulkActionStatus",
             ),
-            "reading all backfills that ever were, each night",
+            "reading all backfills since the installation, every night",
             "`DagsterInstance.get_backfills` without a filter",
         ),
         FastPath(
@@ -157,7 +157,7 @@ PATHS: Mapping[str, FastPath] = {
                 "dagster._cli.api:_resume_run_command_body(run_id,instance,write_stream_fn,set_exit_code_on_failure)",
                 "dagster._utils.interrupts:capture_interrupts()",
             ),
-            "opening the instance once more in each run",
+            "opening the instance a second time in each run",
             "`dagster api execute_run`, the command that containers of Dagster's own launchers run, in the same process",
         ),
         FastPath(
@@ -188,19 +188,19 @@ PATHS: Mapping[str, FastPath] = {
                 "dagster._utils.error:SerializableErrorInfo",
             ),
             "up to five seconds for each stage of a video",
-            "`dagster-daemon run` as it comes: sensors every five seconds, the queue once a second",
+            "an unchanged `dagster-daemon run`: sensors every five seconds, the queue once a second",
         ),
         FastPath(
             "webserver",
             ("dagster._grpc.server_watcher:WATCH_INTERVAL",),
             "four of five connections to the code server, all day",
-            "`dagster-webserver` as it comes: it asks the code server once a second",
+            "an unchanged `dagster-webserver`, which asks the code server once a second",
         ),
     )
 }
 
-# Modules that runs, and the processes of a stack, import when they get there. A parent imports them once, before it forks; one that
-# has gone is imported by nobody. They are no fast path: nothing else changes without them.
+# Modules that runs and the processes of a stack import while they work. Their parent imports them once, before it forks. It skips
+# a missing one. These are not fast paths, because nothing else depends on them.
 IMPORTED_BY_RUNS = (
     "dagster._cli.api",
     "dagster._core.execution.plan.active",
@@ -275,7 +275,7 @@ __all__ = [
 
 
 def usable(path: str) -> bool:
-    """Whether to take a fast path rather than its fallback. Raises ChangedDagster when it must be taken and cannot be."""
+    """Whether to use a fast path instead of its fallback. Raises ChangedDagster if it is required but does not work."""
     mode = settings.load().dagster.fast_paths
     if mode == "off":
         return False
@@ -288,21 +288,21 @@ def usable(path: str) -> bool:
 
 
 def check() -> None:
-    """Look at all fast paths when a process begins. Warns, or raises ChangedDagster, as `usable` does."""
+    """Check all fast paths at the start of a process. Warns or raises ChangedDagster like `usable`."""
     for path in PATHS:
         usable(path)
 
 
 @cache
 def problem_of(path: str) -> str:
-    """What the installed Dagster lacks for a fast path and what to do about it; empty when it lacks nothing."""
+    """Return what the installed Dagster lacks for a fast path, and what to do about it. Empty if it lacks nothing."""
     reasons = [reason for need in PATHS[path].needs if (reason := _lacks(need))]
     if not reasons:
         return ""
     return (
         f"Dagster {dg.__version__} is installed, and the fast path {path!r} was written for {READ_AT}: {'; '.join(reasons)}. "
-        f"Without it Phantoms uses {PATHS[path].instead}, which is slower. To be quick again, install dagster=={READ_AT}; "
-        f"to silence this, set {VARIABLE}=off."
+        f"Without it Phantoms uses {PATHS[path].instead}, which is slower. Install dagster=={READ_AT} to get the speed back, "
+        f"or set {VARIABLE}=off to silence this warning."
     )
 
 
@@ -316,16 +316,16 @@ def _lacks(need: str) -> str:
     try:
         found = _take(where)
     except (ImportError, AttributeError) as error:
-        return f"{where.replace(':', '.')} has gone ({type(error).__name__})"
+        return f"{where.replace(':', '.')} is missing ({type(error).__name__})"
     if arguments:
         wanted, has = arguments.rstrip(")"), ",".join(inspect.signature(found).parameters)
         if wanted != has:
-            return f"{where.replace(':', '.')} takes ({has}) and not ({wanted})"
+            return f"{where.replace(':', '.')} takes ({has}) instead of ({wanted})"
     return ""
 
 
 def _take(where: str) -> Any:
-    """What `module:name` or `module:Class.attribute` names. Raises ImportError or AttributeError."""
+    """Return the object at `module:name` or `module:Class.attribute`. Raises ImportError or AttributeError."""
     module, _, names = where.partition(":")
     found: Any = importlib.import_module(module)
     for name in filter(None, names.split(".")):
@@ -337,7 +337,7 @@ def _take(where: str) -> Any:
 
 
 def _places() -> dict[str, str]:
-    """Where each name that this module hands out is: `module:name`."""
+    """Return where each private name is defined: `module:name`."""
     found: dict[str, str] = {}
     for path in PATHS.values():
         for need in path.needs:
@@ -347,7 +347,7 @@ def _places() -> dict[str, str]:
     return found | _MODULES
 
 
-# Modules of which constants are changed.
+# Modules in which we change constants.
 _MODULES = {
     "asset_daemon": "dagster._daemon.asset_daemon",
     "controller": "dagster._daemon.controller",
@@ -357,13 +357,13 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A private name, imported when it is first asked for. A class that is public in all but its address is found otherwise."""
+    """Import a private name on first use. Classes without a public address are found through public objects if they have moved."""
     place = _places().get(name)
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     road = _ROADS.get(name)
     try:
-        # It reads the variable itself: a wrong setting must not stop the import of a class.
+        # Read the variable directly: a wrong setting must not prevent the import of a class.
         roundabout = road is not None and os.environ.get(VARIABLE, "").lower() == "off"
         found = road() if road is not None and roundabout else _take(place)
     except (ImportError, AttributeError) as error:
@@ -384,13 +384,13 @@ def _ancestor(of: type, name: str) -> type:
 
 
 def _beside(name: str, neighbour: str) -> Any:
-    """What the module of a class holds as well."""
+    """Return another name from the module of the class `neighbour`."""
     return getattr(sys.modules[__getattr__(neighbour).__module__], name)
 
 
 @cache
 def _local_parts() -> tuple[type, type]:
-    """The classes of the storage and of the compute log manager of an instance that keeps everything in a folder."""
+    """Return the classes of storage and compute log manager that an instance in a folder uses."""
     with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.local_temp(folder) as instance:
         storage = instance.get_ref().storage
         try:
@@ -401,7 +401,7 @@ def _local_parts() -> tuple[type, type]:
 
 
 def _postgres() -> type:
-    from dagster_postgres import PostgresRunStorage  # noqa: PLC0415 - slow, and only here
+    from dagster_postgres import PostgresRunStorage  # noqa: PLC0415 - slow, and used only here
 
     return PostgresRunStorage
 
@@ -430,14 +430,14 @@ _ROADS: Mapping[str, Callable[[], Any]] = {
 
 
 def program(name: str) -> Callable[..., Any]:
-    """The function behind one of Dagster's commands: `dagster`, `dagster-daemon`."""
+    """Return the function behind one of Dagster's commands, such as `dagster-daemon`."""
     [found] = entry_points(group="console_scripts", name=name)
     loaded: Callable[..., Any] = found.load()
     return loaded
 
 
 def command(name: str, arguments: Iterable[str]) -> None:
-    """Be one of Dagster's commands in this process until it ends. Raises SystemExit unless it ended well."""
+    """Run one of Dagster's commands in this process until it ends. Raises SystemExit if it failed."""
     before = sys.argv
     sys.argv = [name, *arguments]
     try:
@@ -450,25 +450,25 @@ def command(name: str, arguments: Iterable[str]) -> None:
 
 
 def run_arguments(run: dg.DagsterRun, how: str) -> str:
-    """What `dagster api execute_run` and `dagster api resume_run` are given: the layout that they keep for older containers."""
+    """Return the argument for `dagster api execute_run` or `resume_run`, in the format that Dagster keeps for older containers."""
     kind = {"execute": "ExecuteRunArgs", "resume": "ResumeRunArgs"}[how]
     origin = dg.serialize_value(run.job_code_origin)
     return f'{{"__class__": "{kind}", "instance_ref": null, "pipeline_origin": {origin}, "pipeline_run_id": "{run.run_id}"}}'
 
 
 def preload(names: Iterable[str]) -> None:
-    """Import what there is of these modules."""
+    """Import these modules, without those that do not exist."""
     for name in names:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if not (error.name or "").startswith("dagster"):
                 raise
-            _log.debug("%s is not there to be imported early", name)
+            _log.debug("%s does not exist, so it is not imported early", name)
 
 
 def instance_ref(folder: str | Path) -> InstanceRef:
-    """What another process needs to open the instance whose dagster.yaml is in that folder."""
+    """Return what another process needs to open the instance that is configured in that folder's dagster.yaml."""
     if usable("parts"):
         return _take("dagster._core.instance.ref:InstanceRef").from_dir(str(folder))  # type: ignore[no-any-return]
     with dg.DagsterInstance.from_config(str(folder)) as instance:

@@ -73,7 +73,7 @@ def take_inbox(
 ) -> list[InboxReport]:
     """Import every file in `inbox` that is completely written. `add` stores briefs under a source and returns (new, known) counts.
 
-    Files are moved to `inbox/taken/` or, when something was refused, to `inbox/refused/` beside a `.errors.txt`. Links, folders and
+    Files are moved to `inbox/taken/` or, when something was refused, to `inbox/refused/` with an `.errors.txt`. Links, folders and
     files of other types are refused with the reason. Large files are best written as `.name` or `name.part` and then renamed: such
     names are left alone for an hour after their last change and refused after that. A file that cannot be read or moved stays and
     is reported each time; the others are imported. After `look_seconds` the rest is left for the next call.

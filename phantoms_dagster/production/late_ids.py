@@ -66,7 +66,7 @@ async def _ask(posts: LatePosts, finder: LateIds, clock: Clock, group: Sequence[
         try:
             public = await finder.public_id(post.account, post.handle, last=again is None)
         except PhantomsError as error:
-            # The look-up failed, so it does not count as the last one: an account that is down for a week is asked when it is back.
+            # The look-up failed, so it does not count as the last one. Even after a week of failures, another one follows.
             posts.schedule(post, clock.now() + AFTER_A_FAILURE)
             done.failures[f"{post.platform}:{post.account}"] = str(error)
             return

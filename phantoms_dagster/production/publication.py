@@ -258,7 +258,7 @@ async def pay(
     """Order the job, wait for it and fetch it, continuing from the state in the ledger. Raises the service's errors.
 
     A job that will never have a file is booked as spent, once, and the next attempt orders another one. So no job can block a video
-    for ever, and the video's budget includes every job.
+    forever, and the video's budget includes every job.
     """
     return await _PaidJob(service, order, journal, waits, clock).run()
 

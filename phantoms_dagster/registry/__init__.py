@@ -1,1 +1,1 @@
-"""The registry of platforms: their rules, built in or brought by other packages. It imports no other room."""
+"""The registry of platforms and providers, built in or from other packages. It imports no other package of Phantoms."""

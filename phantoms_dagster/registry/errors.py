@@ -1,4 +1,4 @@
-"""The error of the registry."""
+"""The error that the registry raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that is reached by a name: providers and platforms, in the order of docs/settings.md."""
+"""All registered providers and platforms by name, in the order of docs/settings.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other packages register: their entry points, read once in each process, since reading them costs 17 CPU-ms."""
+"""The entry points of other packages. Each process reads them once, because that takes 17 ms of CPU time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def _all() -> tuple[EntryPoint, ...]:
 
 
 def of_group(group: str) -> Iterator[EntryPoint]:
-    """The entry points of the group, by name."""
+    """Return the entry points of the group, by name."""
     yield from sorted((entry for entry in _all() if entry.group == group), key=lambda entry: entry.name)
 
 
 def cannot_register(kind: str, entry: EntryPoint, error: Exception) -> CannotRegister:
-    """The error that stops the program: which package brings what cannot be registered, why, and the way out."""
+    """Return the error that stops the program. It names the package, the problem and the way out."""
     package = entry.dist.name if entry.dist is not None else entry.value
     message = f"the {kind} {entry.name!r} of the package {package} cannot be registered: {type(error).__name__}: {error}"
     return CannotRegister(f"{message}; correct the package, or uninstall it: pip uninstall {package}")

@@ -4,8 +4,8 @@
 theirs through the entry-point group `phantoms.platforms`; each entry point names a `PlatformSpec`. Entry points are read once, when
 this module is imported. Every look-up after that is a dictionary look-up.
 
-This module imports only each platform's rules, which need nothing but this room. `wiring` imports the code that sends requests, by
-the module names in the record.
+This module imports only each platform's rules, which need nothing but this package. `wiring` imports the code that sends requests,
+by the module names in the record.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ BUILT_IN = (
     "bluesky",
 )
 NAME = re.compile(r"[a-z][a-z0-9]{1,29}")
-# Names already used by providers, breakers, kinds of stage, fields and the sandbox's own pages.
+# Names that providers, breakers, kinds of stage, fields and the sandbox's own pages use.
 RESERVED = frozenset(
     {
         *("openai", "hibari", "shotstack", "local", "media", "sandbox"),
         *("script", "voiceover", "render", "approval", "variant", "post", "make"),
-        # Fields of a channel and of a post's words, beside which a platform may have a field with its own name.
+        # Fields of a channel and of a post's words. A platform's own field is next to them and has the platform's name.
         *("name", "title", "language", "voice", "accounts", "tokens", "hashtags", "timezone", "palette", "reviewers"),
         *("platform", "caption", "privacy"),
     }
@@ -138,7 +138,7 @@ def _register_all() -> None:
         try:
             register(entry.load())
         except Exception as error:
-            # Going on without it would leave its videos without stages: better to stop, and say what to do.
+            # Without the platform, its videos would have no stages. So stop, and say what to do.
             raise cannot_register("platform", entry, error) from error
 
 

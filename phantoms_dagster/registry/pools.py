@@ -1,4 +1,4 @@
-"""What a pool is: the limits of an external service. The numbers are kept with the service, a platform's in its rules."""
+"""Pools: the limits of external services. The numbers are in the record of each platform and provider."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 
 
 class Rate(NamedTuple):
-    """At most `calls` in any `seconds`, and at most `burst` of them at once. The rest is spread evenly."""
+    """At most `calls` in any period of `seconds`, and at most `burst` of them at once. The others are spread evenly."""
 
     calls: int
     seconds: float
@@ -21,13 +21,13 @@ class Rate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DailyQuota:
-    """`units` per calendar day in the provider's own time zone. Twice a year such a day has 23 or 25 hours."""
+    """`units` per calendar day in the provider's own time zone. Two days a year have 23 or 25 hours."""
 
     units: int
     zone: str = "UTC"
 
     def midnights(self, now: datetime) -> list[int]:
-        """The starts of the days around `now` (aware), in seconds since the epoch: from two days before to three days after."""
+        """Return when the days around `now` (aware) start, from two days before to three days after, in seconds since the epoch."""
         zone = ZoneInfo(self.zone)
         today = now.astimezone(zone).date()
         days = (today + timedelta(days=n) for n in range(-2, 4))
@@ -39,8 +39,8 @@ class DailyQuota:
 class PoolLimits:
     """All limits of one pool. `slots`: calls in flight (None: no limit). `rates`: each is `(calls, seconds, burst)`.
 
-    A slot whose holder died is free again after `lease_seconds`. `shares`: another pool whose daily quota these calls also use.
-    They stop before less than `leaves` units of it would be left, which are reserved for that pool's own calls.
+    When the holder of a slot dies, the slot is free again after `lease_seconds`. `shares`: these calls also use the daily quota of
+    that other pool. They leave the last `leaves` units of it to that pool's own calls.
     """
 
     slots: int | None = None
@@ -51,7 +51,7 @@ class PoolLimits:
     leaves: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse limits that would block every call for ever, or limit nothing."""
+        """Refuse limits that would block every call forever, or that would limit nothing."""
         if self.slots is not None and self.slots < 1:
             raise ValueError("a pool needs at least one slot")
         for calls, seconds, burst in self.rates:

@@ -1,4 +1,7 @@
-"""What a provider says of itself: one record. It holds values and names of modules, and imports nothing that sends a request."""
+"""`ProviderSpec`, the record that describes a provider.
+
+It holds values and module names, and imports no code that sends requests.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from phantoms_dagster.registry.spec import IntegrationSpec
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProviderSpec(IntegrationSpec):
-    """All that is special about a provider: what writes scripts, speaks them or renders videos.
+    """Everything that is specific to one provider. A provider writes scripts, speaks them or renders videos.
 
-    `key`: the setting that has its key; None: it needs none. `renew`: what else may help when the key is refused. A remote provider
-    has at least the settings `base_url` and `key`.
-    `call_seconds`: the setting with the longest time that a call may take, where its first byte may come as late as its last.
-    `usd_per_minute`: of a renderer, the setting with the price of a rendered minute; None: it costs nothing.
-    `channel_problem`: of a voice, `module:function`. It is told a channel, and names the key that keeps the channel from being
-    spoken, and why; None: nothing does. It is asked before anything is paid for.
+    - `key`: the setting with its key. None: it needs no key. A remote provider has at least this setting and `base_url`.
+    - `renew`: what else may help when the provider refuses the key.
+    - `call_seconds`: the setting with the longest time for a call, if the first byte of an answer may come as late as the last.
+    - `usd_per_minute`: for a renderer, the setting with the price of a rendered minute. None: it costs nothing.
+    - `channel_problem`: for a voice, a `module:function` that checks a channel before anything is paid for. Given a channel, it
+      returns the key in channels.yaml with which the voice cannot speak, and why. None: it can speak.
     """
 
     key: str | None = "api_key"

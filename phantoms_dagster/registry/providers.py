@@ -1,10 +1,11 @@
-"""What writes scripts, speaks them and renders videos: a record for each provider, by the kind of work that it does.
+"""The providers, which write scripts, speak them or render videos. Each has one record, its `ProviderSpec`.
 
-A line in a `ProviderKind` below registers a provider of this package: the name of its folder in `providers`. Other packages
-register theirs by the entry-point groups `phantoms.writers`, `phantoms.voices` and `phantoms.renderers`; each entry names a
-`ProviderSpec`. One provider may do several kinds of work: it then registers the same record in each group. Everything is read
-once, when this module is imported. Only records are imported here; `wiring` imports what sends requests, by the names in the
-record.
+Each `ProviderKind` below lists the providers of this package, by the names of their folders in `providers`. Other packages register
+theirs through the entry-point groups `phantoms.writers`, `phantoms.voices` and `phantoms.renderers`; each entry point names a
+`ProviderSpec`. A provider that does several kinds of work registers the same record in several groups. All records are read once,
+when this module is imported.
+
+This module imports only records. `wiring` imports the code that sends requests, by the module names in the record.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from phantoms_dagster.registry.provider_spec import ProviderSpec
 
 @dataclass(frozen=True)
 class ProviderKind:
-    """A kind of work that a provider is chosen for. `name` is its setting, and the function of `adapters` that makes the adapter.
+    """A kind of work: writing, speaking or rendering. A setting chooses the provider that does it.
 
-    `group`: of entry points. `stage`: the stage that waits for it. `auto`: the setting has a value that chooses by the keys given.
+    - `name`: the name of that setting, and of the function in `adapters` that makes the adapter.
+    - `group`: the entry-point group.
+    - `stage`: the stage that needs this work.
+    - `auto`: the setting has a value that chooses by which keys are set.
     """
 
     name: str
@@ -36,7 +40,7 @@ class ProviderKind:
     specs: dict[str, ProviderSpec] = field(default_factory=dict, compare=False, repr=False)
 
     def chosen(self, name: str) -> str:
-        """The name, when a provider of this kind has it. Raises ValueError that lists those that there are."""
+        """Return the name if a provider of this kind has it. Otherwise raises ValueError, which lists the providers."""
         known = [*(["auto"] if self.auto else []), *self.specs]
         if name not in known:
             raise ValueError(f"there is no {self.name} {name!r}; the {self.name}s are {', '.join(known)}")
@@ -54,7 +58,7 @@ _OURS = frozenset(name for kind in KINDS for name in kind.built_in)
 
 
 def register(kind: ProviderKind, spec: ProviderSpec) -> None:
-    """Add a provider of that kind. Raises CannotRegister for a record that would break others."""
+    """Add a provider of that kind. Raises CannotRegister if the record would break something."""
     if not isinstance(spec, ProviderSpec):
         raise CannotRegister(f"{spec!r:.100} is no ProviderSpec")
     if problem := next(_problems(kind, spec), None):
@@ -63,7 +67,7 @@ def register(kind: ProviderKind, spec: ProviderSpec) -> None:
 
 
 def _problems(kind: ProviderKind, spec: ProviderSpec) -> Iterator[str]:
-    """Why the record cannot be registered."""
+    """Yield each reason why the record cannot be registered."""
     if not NAME.fullmatch(spec.name) or spec.name == "auto":
         yield f"{spec.name!r} is no name for a {kind.name}: 2 to 30 small letters and digits, a letter first"
     another = _PROVIDERS.get(spec.name, spec) is not spec
@@ -81,7 +85,7 @@ def _problems(kind: ProviderKind, spec: ProviderSpec) -> Iterator[str]:
 
 
 def stages_of(provider: str) -> frozenset[str]:
-    """The stages that a provider works for."""
+    """Return the stages that a provider works for."""
     return frozenset(kind.stage for kind in KINDS if provider in kind.specs)
 
 
@@ -94,7 +98,7 @@ def _register_all() -> None:
             try:
                 register(kind, entry.load())
             except Exception as error:
-                # Going on without it would leave a setting that names nothing: better to stop, and say what to do.
+                # Without the provider, a setting would name nothing. So stop, and say what to do.
                 raise cannot_register(kind.name, entry, error) from error
 
 

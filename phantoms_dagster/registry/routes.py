@@ -1,4 +1,4 @@
-"""Routes: which pool a request of a platform counts against."""
+"""Routes: which pool a request counts against."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 
 class Route(NamedTuple):
-    """Requests with this method (None: any) whose URL, without its query, matches the pattern `url`.
+    """Matches requests by method (None: any) and by URL without the query, against the pattern `url`.
 
     `cost` is in units of the pool's daily quota. `integration` names a separate breaker, for a part of a service that can fail on
-    its own. The first matching route decides, so the last route of a platform must match every request.
+    its own. The first route that matches decides, so the last route of a service must match every request.
     """
 
     method: str | None

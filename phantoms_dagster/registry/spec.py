@@ -99,11 +99,11 @@ class IntegrationSpec:
     """What platforms and providers have in common.
 
     - `adapters`: the module that makes its adapters (see `platforms.tools` and `providers.tools`).
-    - `remote`: it is a service, with a client, pools and a breaker. One that is not remote never runs in the sandbox.
+    - `remote`: it is a service, with a client, pools and a breaker. The sandbox replaces only remote ones.
     - `sandbox`: the module of its stand-in, whose `routes(sandbox)` the sandbox serves. None: it has no stand-in.
     - `sandbox_path`: the path after the sandbox's address in the base URL of its stand-in.
-    - `paces`: how long the stand-in works on a video, in seconds, by setting: (by default, (shortest, longest of the real
-      service)).
+    - `paces`: how long the stand-in works on a video, in seconds, by setting: the default, and the shortest and longest time of the
+      real service.
     """
 
     name: str

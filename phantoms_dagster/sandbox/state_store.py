@@ -186,7 +186,7 @@ class StateStore:
     def _warn(self, error: sqlite3.Error) -> None:
         if time.monotonic() - self._warned_at > WARN_SECONDS:
             self._warned_at = time.monotonic()
-            log.warning("the sandbox cannot save in %s (%s): what it is told now would not survive a kill", self._path, error)
+            log.warning("the sandbox cannot save in %s (%s): what it receives now would not survive a kill", self._path, error)
 
 
 def _named(kind: str, key: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Every setting, read once from environment variables `PHANTOMS_*`. What describes a channel is in `channels.yaml` instead.
+"""Every setting, read once from environment variables `PHANTOMS_*`. Channels are described in `channels.yaml` instead.
 
 The settings come in groups, one model each (`groups`), and each platform has one of its own, made from its rules.
 """
@@ -48,15 +48,15 @@ from phantoms_dagster.settings.sources import OldNames, SecretFiles, Variables, 
 
 SANDBOX_KEY = "sandbox"
 RUNNING_FILE = "running.env"
-# A role of that name finds our schema of that name before `public`, and in it Alembic's table of our migrations, which Dagster
-# would take for its own.
+# A role with that name finds our schema of the same name before `public`. Dagster would then mistake Alembic's table of our
+# migrations for its own.
 _OUR_NAME = re.compile(r"[^:/]+://phantoms[:@]")
 
 _log = logging.getLogger(__name__)
 
 
 def _group_of(spec: IntegrationSpec) -> Any:
-    """The group of settings that a registered record names: `PHANTOMS_<NAME>_...`."""
+    """The group of a registered provider's or platform's own settings: `PHANTOMS_<NAME>_...`."""
     fields: dict[str, Any] = {
         name: (setting.type, Field(setting.default, description=setting.description)) for name, setting in spec.settings.items()
     }
@@ -66,7 +66,7 @@ def _group_of(spec: IntegrationSpec) -> Any:
 
 
 class Integrations(Group):
-    """Groups made from registered records, one for each that has settings."""
+    """The groups of registered providers and platforms, one for each that has settings of its own."""
 
     variables: ClassVar[str] = PREFIX
 
@@ -79,10 +79,10 @@ def _groups_of(name: str, text: str, specs: Mapping[str, IntegrationSpec]) -> An
 if TYPE_CHECKING:
 
     class Providers(Integrations):
-        """What writes, speaks and renders."""
+        """The providers that write, speak and render."""
 
     class Platforms(Integrations):
-        """Where videos are posted."""
+        """The platforms that videos are posted on."""
 
 else:
     Providers = _groups_of("Providers", "What writes, speaks and renders: one group each.", PROVIDERS)
@@ -92,7 +92,7 @@ else:
 class Settings(BaseSettings):
     """All settings, in groups."""
 
-    # `--help` imports the class but reads no setting. Building the validators at the import would cost it 8 CPU-ms.
+    # `--help` imports this class but reads no setting. Building the validators on import would cost it 8 ms of CPU time.
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True, hide_input_in_errors=True, defer_build=True
     )
@@ -131,7 +131,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """See the base class. A variable wins over its file, both over what a running stack left."""
+        """See the base class. A variable wins over its file, and both win over the values that a running stack saved."""
         del env_settings, file_secret_settings
         every_group: dict[str, Any] = {}
         for path, _ in groups(settings_cls):
@@ -146,29 +146,29 @@ class Settings(BaseSettings):
         )
 
     def changed(self, values: Mapping[str, Any]) -> Self:
-        """These settings with other values by group, as `changed({"web": {"port": 0}})`. Raises ValidationError for a wrong one."""
+        """Return a copy with some values changed, such as `changed({"web": {"port": 0}})`. Raises ValidationError."""
         return self.model_copy(update={name: _changed(getattr(self, name), given) for name, given in values.items()})
 
     def platform(self, name: str) -> Any:
-        """A platform's own settings, as `platform("youtube").privacy`."""
+        """Return a platform's settings, as in `platform("youtube").privacy`."""
         return getattr(self.platforms, name)
 
     def integration(self, name: str) -> Any:
-        """The settings of a provider or a platform, as `integration("openai").model`."""
+        """Return a provider's or a platform's settings, as in `integration("openai").model`."""
         return getattr(self.providers if name in PROVIDERS else self.platforms, name)
 
     def of(self, whose: str, name: str) -> Any:
-        """The value of a platform's or a provider's own setting, as `of("youtube", "privacy")`."""
+        """Return the value of one setting of a platform or a provider, as in `of("youtube", "privacy")`."""
         return getattr(self.integration(whose), name)
 
     @property
     def channels_path(self) -> Path:
-        """Where channels.yaml is."""
+        """The path of channels.yaml."""
         return self._in_home(self.paths.channels, "channels.yaml")
 
     @property
     def inbox_path(self) -> Path:
-        """The folder watched for briefs."""
+        """The folder in which new briefs are found."""
         return self._in_home(self.paths.inbox, "inbox")
 
     @property
@@ -180,7 +180,7 @@ class Settings(BaseSettings):
         return (configured or self.paths.home / default).expanduser().absolute()
 
     def dagster_url(self) -> str | None:
-        """The URL of Dagster's storage. It always says psycopg2: that is the driver dagster-postgres is written for."""
+        """The URL of Dagster's storage. It always names psycopg2, because dagster-postgres is written for that driver."""
         url = self.database.dagster_url or self.database.url
         if url is None:
             return None
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
 
 
 def _check_variables() -> None:
-    """Raise CannotRegister when the setting of a provider or platform has the variable of another setting."""
+    """Raise CannotRegister if a provider's or platform's setting has the same variable as another setting."""
     taken: set[str] = set()
     for path, group in groups(Settings):
         for leaf in leaves_of(group, path):
@@ -206,7 +206,7 @@ def _changed(group: Group, values: Mapping[str, Any]) -> Group:
 
 
 def grouped(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by the names of their variables (`web_port`), put into their groups: `Settings(**grouped(values))` takes them."""
+    """Put values, given by the names of their variables (`web_port`), into groups for `Settings(**grouped(values))`."""
     found: dict[str, Any] = {}
     known = leaves(Settings)
     for name, value in values.items():
@@ -221,15 +221,15 @@ _read: tuple[tuple[object, ...], Settings] | None = None
 
 
 def pin(settings: Settings) -> None:
-    """Let `load` answer with these from now on, in this process and those forked from it: reading them costs 20 CPU-ms."""
-    global _pinned  # noqa: PLW0603 - Dagster makes its parts from a file, so nothing can be handed to them
+    """Make `load` return these settings from now on, in this process and its forks. Reading them takes 20 ms of CPU time."""
+    global _pinned  # noqa: PLW0603 - Dagster builds its parts from a file, so we cannot pass anything to them
     _pinned = settings
 
 
 def load() -> Settings:
-    """The settings of this process: environment variables, then what a running `phantoms up` left in its data directory.
+    """Return the settings of this process: environment variables, then what a running `phantoms up` saved in its data directory.
 
-    They are read again only when one of these has changed.
+    They are read again only after one of these has changed.
     """
     global _read  # noqa: PLW0603 - as above
     if _pinned is not None:
@@ -239,14 +239,14 @@ def load() -> Settings:
     if _read is None or _read[0] != sources:
         for old, new in old_names(os.environ):
             _log.warning("%s is now called %s. The old name still works; please use the new one.", old, new)
-        # The folder is not in the file: it is where the file was found, and no path has to survive dotenv's quoting.
+        # The data directory is not in the file, because it is where the file was found. So no path needs dotenv's quoting.
         home = {"home": running.parent.absolute()} if running.is_file() else {}
         _read = (sources, Settings(_env_file=running, paths=home))
     return _read[1]
 
 
 def _sources(running: Path) -> tuple[object, ...]:
-    """What the settings would be read from, as it is now."""
+    """Return the current state of everything that settings are read from."""
     said = sorted(item for item in os.environ.items() if item[0].upper().startswith(PREFIX))
     files = [running.absolute(), *(Path(path).expanduser() for name, path in said if name.endswith("_FILE") and path)]
     return (*said, *((file, _state(file)) for file in files))

@@ -1,4 +1,4 @@
-"""What a group of settings is, and the one environment variable that each of its settings has."""
+"""Groups of settings, and the one environment variable of each setting."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ PREFIX = "PHANTOMS_"
 
 @dataclass(frozen=True)
 class Variable:
-    """The environment variable of a setting whose name does not follow from its group's. Written in the setting's type."""
+    """Marks a setting's type with its environment variable, where the name does not follow from the group."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A value that could not be read, such as a secret whose file is missing. Its validation fails with the reason.
+    """A value that could not be read, such as a secret in a missing file. Its validation fails with the reason.
 
-    So it is reported together with all other wrong settings.
+    In this way it is reported together with all other wrong settings.
     """
 
     reason: str
 
 
 class Group(BaseModel):
-    """A group of settings. The variable of a setting is `variables` and the setting's name, unless its type has a `Variable`.
+    """A group of settings. A setting's variable is `variables` plus the setting's name, unless its type has a `Variable`.
 
-    The first line of a group's docstring is its heading's text in docs/settings.md. Secrets are `SecretStr`: they print as stars.
+    docs/settings.md shows the first line of the docstring below the group's heading. Secrets are `SecretStr`: they print as stars.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
@@ -49,7 +49,7 @@ class Group(BaseModel):
 
 @dataclass(frozen=True)
 class Leaf:
-    """One setting: the names that lead to it (`("database", "url")`), its variable, and its field."""
+    """One setting: its path (`("database", "url")`), its variable and its field."""
 
     path: tuple[str, ...]
     variable: str
@@ -57,7 +57,7 @@ class Leaf:
 
     @property
     def name(self) -> str:
-        """The variable's name without the prefix, in small letters. No two settings share one."""
+        """The variable's name in lower case, without the prefix. It is unique."""
         return self.variable.removeprefix(PREFIX).lower()
 
     @property
@@ -67,16 +67,16 @@ class Leaf:
 
     @property
     def secret(self) -> bool:
-        """Whether it is a secret, or a list of them."""
+        """Whether this is a secret or a list of secrets."""
         return is_secret(self.field.annotation)
 
     @property
     def file_variable(self) -> str | None:
-        """The variable that names a file with the secret. None: it is no secret."""
+        """The variable that names a file with the secret. None if this is not a secret."""
         return f"{self.variable}_FILE" if self.secret else None
 
     def value(self, settings: BaseModel) -> Any:
-        """Its value."""
+        """Return its value."""
         found: Any = settings
         for name in self.path:
             found = getattr(found, name)
@@ -84,12 +84,12 @@ class Leaf:
 
 
 def is_secret(annotation: Any) -> bool:
-    """Whether a setting of that type is a secret, or a list of them."""
+    """Whether a setting of that type is a secret or a list of secrets."""
     return annotation is SecretStr or any(is_secret(part) for part in get_args(annotation))
 
 
 def groups(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[Group]]]:
-    """All groups of the settings, those inside others too, in the order of docs/settings.md."""
+    """Yield all groups, nested ones too, in the order of docs/settings.md."""
     for name, field in model.model_fields.items():
         if (inner := _group(field)) is not None:
             yield (*path, name), inner
@@ -98,13 +98,13 @@ def groups(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple
 
 @cache
 def leaves(model: type[BaseModel]) -> Mapping[str, Leaf]:
-    """All settings by `Leaf.name`, in the order of docs/settings.md."""
+    """Return all settings by `Leaf.name`, in the order of docs/settings.md."""
     found = [leaf for path, group in groups(model) for leaf in leaves_of(group, path)]
     return {leaf.name: leaf for leaf in found}
 
 
 def leaves_of(group: type[Group], path: tuple[str, ...]) -> Iterator[Leaf]:
-    """The settings of one group, without those of the groups inside it."""
+    """Yield the settings of one group, without those of nested groups."""
     for name, field in group.model_fields.items():
         if _group(field) is None:
             given = next((part.name for part in field.metadata if isinstance(part, Variable)), None)
@@ -117,7 +117,7 @@ def _group(field: FieldInfo) -> type[Group] | None:
 
 
 def put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    """Put a value where `path` leads to."""
+    """Set the value at `path` in nested dictionaries."""
     *outer, last = path
     for name in outer:
         values = values.setdefault(name, {})

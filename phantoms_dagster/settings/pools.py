@@ -37,13 +37,13 @@ def _quota(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
         found = check([*value, "UTC"] if isinstance(value, list | tuple) and len(value) == 1 else value)
         if found is not None:
             ZoneInfo(found[1])
-    except (ValidationError, KeyError, ValueError, OSError):  # how ZoneInfo refuses depends on what the name looks like
+    except (ValidationError, KeyError, ValueError, OSError):  # which error ZoneInfo raises depends on the name
         raise ValueError(_QUOTA) from None
     return found
 
 
 class PoolSetting(BaseModel):
-    """The limits of one pool that the user changes. Those that are not given stay as they are registered."""
+    """The limits of one pool that the user changes. The others stay as registered."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
@@ -67,7 +67,7 @@ class PoolSetting(BaseModel):
         return value
 
     def applied_to(self, limits: PoolLimits) -> PoolLimits:
-        """These limits with the changes."""
+        """Return `limits` with the changes."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         if "rates" in given:
             given["rates"] = tuple(Rate(*rate) for rate in self.rates)

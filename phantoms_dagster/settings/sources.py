@@ -1,4 +1,4 @@
-"""Where the settings are read from: variables, files of secrets, and variables by the names that they had before."""
+"""The sources of settings: environment variables, files with secrets, and variables under their old names."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pydantic_settings import BaseSettings, EnvSettingsSource
 from phantoms_dagster.settings.leaves import PREFIX, Leaf, Unreadable, leaves, put
 
 SECRET_BYTES = 65_536
-# What settings were called before. The old variable still works where the new one is not set, and a warning names the new one.
+# The old names of settings. An old variable still works while the new one is not set. A warning names the new one.
 RENAMED = {"fuse_videos": "chain_videos", "gather_seconds": "batch_wait_seconds", "patience_seconds": "max_wait_seconds"}
 
 
 class Variables(EnvSettingsSource):
-    """Reads one variable for each setting. One whose JSON cannot be read fails in its validation, with all else that is wrong."""
+    """Reads one variable for each setting. Invalid JSON fails in the validation, together with all other wrong settings."""
 
     def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, str | None] | None = None) -> None:
-        """`given`: the variables by their names in small letters. Default: the environment's."""
+        """`given`: the variables by name, in lower case. Default: those of the environment."""
         super().__init__(settings_cls)
         if given is not None:
             self.env_vars = given
 
     def __call__(self) -> dict[str, Any]:
-        """The values, by group."""
+        """Return the values by group."""
         found: dict[str, Any] = {}
         for leaf in leaves(self.settings_cls).values():
             value = self.value_of(leaf)
@@ -35,7 +35,7 @@ class Variables(EnvSettingsSource):
         return found
 
     def value_of(self, leaf: Leaf) -> Any:
-        """The value of that setting; None: this source has none."""
+        """Return the value of that setting, or None if this source has none."""
         value = self.env_vars.get(leaf.variable.lower())
         if value is None:
             return None
@@ -46,7 +46,7 @@ class Variables(EnvSettingsSource):
 
 
 class OldNames(Variables):
-    """Reads the variables by the names that they had before (`RENAMED`)."""
+    """Reads variables under their old names (`RENAMED`)."""
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         """See the base class."""
@@ -56,9 +56,9 @@ class OldNames(Variables):
 
 
 class SecretFiles(Variables):
-    """Reads a secret from the file that `<VARIABLE>_FILE` names, as container images do. An empty file is an unset secret.
+    """Reads a secret from the file that `<VARIABLE>_FILE` names, as container images do. An empty file counts as unset.
 
-    What was given as the file's name is never repeated: it may be the secret itself, in the wrong place.
+    Messages never repeat the file name. It may be the secret itself, in the wrong variable.
     """
 
     def value_of(self, leaf: Leaf) -> Any:
@@ -70,7 +70,7 @@ class SecretFiles(Variables):
 
 
 def old_names(environment: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Variables with a name of before, each with the name that it has now."""
+    """Yield the variables with old names, each with its new name."""
     for variable in sorted(environment):
         new = RENAMED.get(variable.upper().removeprefix(PREFIX).lower())
         if new is not None and variable.upper().startswith(PREFIX):

@@ -182,7 +182,7 @@ class BulkActions:
         given = dict(arguments or {})
         check(action, given)
         if not steps:
-            raise InvalidInput("nothing is selected: tick some rows, or choose all that were found")
+            raise InvalidInput("nothing is selected: tick some rows, or select all results")
         if len(steps) > MOST_ITEMS:
             raise InvalidInput(f"at most {MOST_ITEMS:,} at once; narrow the search")
         canary = canary and action in ("retry", "replay") and len(steps) > 1

@@ -232,7 +232,10 @@ class Decisions:
         return review.content
 
     def open_contents(self, keys: Sequence[str]) -> dict[str, str]:
-        """The hash of what there is to decide on, by key; without videos on which nobody can decide now. Nothing is locked."""
+        """Return the hash of what a decision would be about, by key. Videos on which nobody can decide now are left out.
+
+        Locks nothing.
+        """
         if not keys:
             return {}
         with reading(self._engine).connect() as connection:

@@ -170,7 +170,7 @@ class Retrying:
         said = [f"{start} is made again, and what follows it; what is published stays"]
         if start in ("script", "voiceover", "rendered_video"):
             said.append(
-                f"a new render costs about {self.price(seconds):.2f} USD, a new script its tokens; the approval is asked for again"
+                f"a new render costs about {self.price(seconds):.2f} USD, a new script its tokens; the video needs approval again"
             )
         return Plan(key, start, "fresh", tuple(said), seconds)
 

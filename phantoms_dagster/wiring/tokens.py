@@ -1,5 +1,6 @@
-"""The current token of each account: stored by `phantoms accounts connect`, in the place that `channels.yaml` names, or in the
-platform's variable.
+"""Reads the current token of each account, from one of three places.
+
+`phantoms accounts connect` stored it, `channels.yaml` names its place, or it is in the platform's variable.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ Places = Mapping[tuple[str, str], str]
 
 
 class AccountTokens:
-    """Implements `ports.Tokens`. `places` returns the places of accounts' own tokens, by platform and account name.
+    """Implements `ports.Tokens`. `places` returns where the tokens of accounts are, by platform and account name.
 
-    `refresher` gives those of connected accounts.
+    `refresher` has the tokens of connected accounts.
     """
 
     def __init__(

@@ -186,7 +186,7 @@ extra: 1
         "  line 15: channel 'sky': posting_hours.end: should be at most 24",
         "  line 16: channel 'sky': budget_usd: should be at most 1,000,000",
         "  line 17: channel 'Wrong Name': the name 'Wrong Name' may only have",
-        "  line 21: unknown key 'extra' beside `channels`",
+        "  line 21: unknown key 'extra' next to `channels`",
     ]
     assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
 

@@ -172,8 +172,8 @@ def test_a_name_that_has_gone_costs_its_fast_path_and_one_warning(
     assert all(private.usable(other) for other in others)
     [line] = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING and f"{path!r}" in r.getMessage()]
     assert f"Dagster {dg.__version__} is installed" in line
-    assert f"{hidden.replace(':', '.')} has gone" in line
-    assert f"install dagster=={private.READ_AT}" in line
+    assert f"{hidden.replace(':', '.')} is missing" in line
+    assert f"Install dagster=={private.READ_AT}" in line
     monkeypatch.setenv("PHANTOMS_DAGSTER_FAST_PATHS", "on")
     with pytest.raises(private.ChangedDagster, match="is installed"):
         private.usable(path)
@@ -183,7 +183,7 @@ def test_a_name_that_has_gone_costs_its_fast_path_and_one_warning(
 def test_a_function_that_takes_other_arguments_counts_as_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     take = private._take
     monkeypatch.setattr(private, "_take", lambda where: (lambda state: state) if "is_under_min" in where else take(where))
-    assert "takes (state) and not (state,remote_sensor,minimum_allowed_min_interval)" in private.problem_of("daemon")
+    assert "takes (state) instead of (state,remote_sensor,minimum_allowed_min_interval)" in private.problem_of("daemon")
     assert not private.usable("daemon")
 
 

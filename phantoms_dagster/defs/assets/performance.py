@@ -1,4 +1,4 @@
-"""`post_metrics`, the performance tables made of them, and the nightly thinning of what was read."""
+"""`post_metrics`, the performance tables made from them, and the nightly thinning of metric snapshots."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +18,14 @@ from phantoms_dagster.production import performance
 from phantoms_dagster.store import schema
 from phantoms_dagster.wiring import Services
 
-if TYPE_CHECKING:  # slow to import, and only the runs of these assets need it
+if TYPE_CHECKING:  # slow to import; only runs of these assets need it
     import pandas as pd
 
     from phantoms_dagster.store.performance.tables import PerformanceTables, Renewed
 
     Materialized = dg.MaterializeResult[None]
 else:
-    Materialized = dg.MaterializeResult  # Dagster reads annotations, and does not know its own class with a parameter
+    Materialized = dg.MaterializeResult  # Dagster evaluates annotations, and does not accept its own class with a type parameter
 
 GROUP = "analytics"
 OWNERS = ["team:content"]
@@ -41,8 +41,8 @@ FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=6), warn_wind
     owners=OWNERS,
     kinds={"postgres", "python"},
     pool="analytics",
-    # The posts that are due are found in the table, and none is read because its partition changed: a dependency on partitions
-    # would show this asset as out of step with each new post. The lineage is the same without.
+    # The table says which posts are due. A dependency on partitions would show this asset as out of date after each new post.
+    # The lineage is the same without it.
     deps=[
         dg.AssetDep(dg.AssetKey(f"{platform}_post"), partition_mapping=dg.SpecificPartitionsPartitionMapping([]))
         for platform in Platform
@@ -58,7 +58,7 @@ FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=6), warn_wind
 )
 @fails_plainly_while_the_store_is_away
 def post_metrics(context: dg.AssetExecutionContext, services: dg.ResourceParam[Services]) -> Materialized:
-    """Read results back. What can be read is kept; an account that cannot be read fails the check, and no other account."""
+    """Read the results of posts. An account that cannot be read fails the check, but the results of other accounts are saved."""
     results = services.results()
     may_be = services.settings.sandbox.mode != "off"
     sandboxed = [str(platform) for platform in Platform if may_be and services.endpoints.sandboxed(str(platform))]
@@ -110,7 +110,7 @@ def _list(reasons: Mapping[str, str]) -> str:
 
 
 def _cell(value: object) -> int | float | str:
-    """A value as a table's cell: records of a table must all have the same fields, so nothing is an empty text."""
+    """Return a value as a table's cell. All records of a table must have the same fields, so None becomes an empty text."""
     if isinstance(value, float):
         return round(value, 4)
     return value if isinstance(value, int | str) else "" if value is None else str(value)
@@ -131,7 +131,7 @@ _TYPES = {"BIGINT": "integer", "INTEGER": "integer", "TEXT": "text", "DATE": "da
 
 
 def _schema(table: Table) -> dg.TableSchema:
-    """The columns as PostgreSQL has them."""
+    """Return the columns, with PostgreSQL's types."""
     key = list(table.primary_key.columns.keys())
     columns = [
         dg.TableColumn(
@@ -148,7 +148,7 @@ TableAsset = Callable[[Callable[..., Materialized]], dg.AssetsDefinition]
 
 
 def _table_asset(name: str, description: str) -> TableAsset:
-    """What the assets of the tables have in common."""
+    """Define the asset of one table."""
     table = schema.metadata.tables[f"{schema.SCHEMA}.{name}"]
     return dg.asset(
         name=name,
@@ -190,7 +190,7 @@ def video_performance(services: dg.ResourceParam[Services]) -> Materialized:
 @_table_asset("platform_performance", "One row for each day of publishing, platform and channel.")
 @fails_plainly_while_the_store_is_away
 def platform_performance(services: dg.ResourceParam[Services]) -> Materialized:
-    """Renew the table of that name. Its plot shows the days on which the views came, whenever the posts were published."""
+    """Renew the table of that name. Its plot shows the views by the day on which they came, not by the day of the post."""
     title = f"New views a day, by platform (last {PLOTTED_DAYS} days, UTC)"
     return _renewed(services, "platform_performance", lambda tables, _: lines(tables.new_views(days=PLOTTED_DAYS), title))
 
@@ -205,7 +205,7 @@ def hook_performance(services: dg.ResourceParam[Services]) -> Materialized:
 @dg.op(description="Deletes snapshots that are no news any more: all stay for two days, then one an hour, a day, a week.")
 @fails_plainly_while_the_store_is_away
 def thin_snapshots(context: dg.OpExecutionContext, services: dg.ResourceParam[Services]) -> None:
-    """As in `store.results.readings`."""
+    """See `store.results.readings`."""
     deleted = services.results().thin()
     context.add_output_metadata({"deleted": deleted})
     context.log.info("%d snapshots deleted", deleted)
@@ -220,7 +220,7 @@ def thinning_job() -> None:
 thinning_schedule = dg.ScheduleDefinition(
     name="thinning_schedule",
     job=thinning_job,
-    cron_schedule="41 4 * * *",  # away from the reading at seven minutes past
+    cron_schedule="41 4 * * *",  # not at the same time as the readback, at seven minutes past
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Thins the snapshots of metrics each night.",
 )

@@ -54,7 +54,7 @@ class DeadLetterResource(ApiModel):
 
 
 class Letters(ApiModel):
-    """A page of dead letters, newest first. `total` counts all that match, up to 1,001."""
+    """A page of dead letters, newest first. `total` is the number of matches, up to 1,001."""
 
     letters: list[DeadLetterResource]
     total: int

@@ -134,7 +134,7 @@ def list_review(
 
 
 def show_review(visit: CurrentVisit, key: KeyInPath) -> ReviewDetail:
-    """Return what there is to decide on."""
+    """Return everything that a decision needs."""
     screen = visit.desk.queue.screen(key)
     if screen is None:
         raise NotFound(f"There is no video {key}.")

@@ -59,7 +59,7 @@ class IssueLetterResource(ApiModel):
 
 
 class IssueList(ApiModel):
-    """Issues, most recently seen first. `total` counts all that match."""
+    """Issues, most recently seen first. `total` is the number of matches."""
 
     issues: list[IssueResource]
     total: int

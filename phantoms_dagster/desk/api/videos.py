@@ -64,7 +64,7 @@ class VideoResource(ApiModel):
 
 
 class Videos(ApiModel):
-    """A page of videos, newest first. `total` counts all that match, up to 1,001."""
+    """A page of videos, newest first. `total` is the number of matches, up to 1,001."""
 
     videos: list[VideoResource]
     total: int
@@ -115,7 +115,7 @@ def register(app: FastAPI) -> None:
 
 
 def list_videos(visit: CurrentVisit, q: Wanted = "", cursor: Cursor = None, limit: Limit = 50) -> Videos:
-    """Search videos. Without `q`, list all that are not retired."""
+    """Search videos. Without `q`, list all videos except retired ones."""
     board = visit.desk.board
     search = parse(q, now=datetime.now(UTC), channels=board.channels())
     rows = board.rows(search, before=cursor or MOST_NUMBER, limit=limit + 1)

@@ -25,7 +25,7 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{20,100}")
 
 @dataclass(frozen=True)
 class GuestVideo:
-    """The video that the guest is asked about. `words` are the words of each post."""
+    """The video that the guest decides on. `words` are the words of each post."""
 
     video: str
     poster: str

@@ -29,7 +29,7 @@ VERDICT_WORDS: Mapping[str, tuple[str, str]] = {
     "safe": ("safe", "It cannot have taken effect, so it simply starts over."),
     "read_back": (
         "checked with the provider first",
-        "It may have taken effect. The provider is asked for the outcome before anything is sent.",
+        "It may have taken effect. A replay asks the provider for the outcome before it sends anything.",
     ),
     "person": (
         "needs a person",

@@ -179,7 +179,7 @@ def _lanes(counts: Mapping[str, Mapping[str, int]]) -> list[StageLane]:
 
 
 def selected(visit: Visit, q: str, whole: bool, keys: Sequence[str]) -> list[str]:
-    """Return the selected keys: those given, or with `whole` all that the search finds. Raises InvalidInput and NotFound."""
+    """Return the selected keys: the given ones, or with `whole` every result of the search. Raises InvalidInput and NotFound."""
     if whole:
         search: Search = parse(q, now=datetime.now(UTC), channels=visit.desk.board.channels())
         with visit.desk.services.engine.connect() as connection:

@@ -27,7 +27,7 @@ from phantoms_dagster.store.review.queue import ReviewCard, Screen
 from phantoms_dagster.store.two_reviewers import WantsAnother, rule
 
 REASONS = ("Wrong fact", "Off brand", "Voice is wrong", "Picture is wrong", "Text is cut off", "Boring hook", "Too long")
-# The queue beside the video lists at most this many. Its heading has the total.
+# The queue next to the video lists at most this many. Its heading has the total.
 CARDS = 100
 # A rejection's position in the video must be below this; anything else is ignored.
 LONGEST_SECONDS = 86_400

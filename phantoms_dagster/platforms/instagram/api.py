@@ -207,7 +207,7 @@ class Graph:
         return (await self.identity(account)).subject
 
     async def identity(self, account: str, *, fresh: bool = False) -> AccountIdentity:
-        """The owner of the account's token. The platform is asked once per token, and again if the answer must be `fresh`.
+        """The owner of the account's token. Asks the platform once per token, and again if the answer must be `fresh`.
 
         Our own name of the account is never sent.
         """

@@ -224,7 +224,7 @@ class InstagramPost:
             error.retry_after = error.retry_after if error.retry_after is not None else self._at.poll_seconds
             raise
         except Rejected as error:
-            # Posts that were refused as spam have been public nevertheless, so check before a person is asked.
+            # Posts that were refused as spam have turned out to be public, so check before a person must.
             return await self._find_in_list(container) or Undecided(error=error)
         except (ProviderError, NotYet) as error:
             # Never sent or refused explicitly: it did not take effect. `published_at` stays set, so `find` still checks.

@@ -30,7 +30,7 @@ SCOPES = (
 
 
 class YouTubeGrants:
-    """Implements `Grants` with Google's tokeninfo. Other hosts are asked with the same path; a 404 there means unknown."""
+    """Implements `Grants` with Google's tokeninfo. Uses the same path on other hosts; a 404 there means unknown."""
 
     def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""Makes the neural voice of this machine."""
+"""Makes the adapter of the neural voice on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The neural voice of this machine: it needs no key and costs nothing."""
+"""The neural voice on this machine. It needs no key and costs nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the renderer of this machine."""
+"""Makes the adapter of the renderer on this machine."""
 
 from __future__ import annotations
 

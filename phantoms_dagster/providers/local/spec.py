@@ -1,4 +1,4 @@
-"""The renderer of this machine: it needs no key and costs nothing."""
+"""The renderer on this machine. It needs no key and costs nothing."""
 
 from __future__ import annotations
 

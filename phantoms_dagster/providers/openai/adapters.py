@@ -1,4 +1,4 @@
-"""Makes the writer of scripts, and asks its server about the key and the model."""
+"""Makes the adapter of the writer OpenAI, and checks its key and its model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def writer(tools: ProviderTools) -> OpenAIScriptWriter:
 
 
 async def check(service: ServiceTools) -> Sequence[ProviderFinding]:
-    """Whether the model server accepts the key, and whether it has the model that is set. Raises ProviderError."""
+    """Check whether the server accepts the key and has the configured model. Raises ProviderError."""
     if problem := _address_problem(service):
         return [ProviderFinding("openai", problem.verdict, problem.found, problem.fix)]
     try:
@@ -40,7 +40,7 @@ async def check(service: ServiceTools) -> Sequence[ProviderFinding]:
         known = isinstance(error, Transient | Barred | Disconnected)
         if known or error.evidence.status not in (404, 405):
             raise
-        found = f"not asked: this server lists no models ({error.evidence.status})"
+        found = f"not checked: this server does not list its models ({error.evidence.status})"
         return [ProviderFinding("openai", "note", found, "check PHANTOMS_OPENAI_BASE_URL")]
     model = judge_model(models, service.setting("model"), today=service.today, base_url=service.base_url)
     shown = httpx.URL(service.base_url).copy_with(userinfo=b"")
@@ -48,7 +48,7 @@ async def check(service: ServiceTools) -> Sequence[ProviderFinding]:
 
 
 async def model(service: ServiceTools) -> ProviderFinding:
-    """What is to be said of the model that is set."""
+    """Check the configured model."""
     if problem := _address_problem(service):
         return _of_model(problem)
     return _of_model(
@@ -70,5 +70,5 @@ def _of_model(finding: ModelFinding) -> ProviderFinding:
 def _address_problem(service: ServiceTools) -> ModelFinding | None:
     if urlsplit(service.base_url).username is None:
         return None
-    found = "PHANTOMS_OPENAI_BASE_URL holds a user name or a password, which no call can send"
-    return ModelFinding("wrong", found, "take them out; the key goes into PHANTOMS_OPENAI_API_KEY")
+    found = "PHANTOMS_OPENAI_BASE_URL contains a user name or a password, which no call can send"
+    return ModelFinding("wrong", found, "remove them; the key goes into PHANTOMS_OPENAI_API_KEY")

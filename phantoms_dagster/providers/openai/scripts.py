@@ -27,7 +27,7 @@ from phantoms_dagster.providers.openai.servers import server_at
 MAX_OUTPUT_TOKENS = 8_000
 # If the reasoning used up all of that, the second call gets this limit.
 MORE_OUTPUT_TOKENS = 16_000
-# Seconds before each look-up of a lost answer: a completion is listed shortly after it was made, at the latest after a minute.
+# Seconds before each look-up of a lost answer. A completion is listed within a minute, and usually sooner.
 READ_BACK_SECONDS = (1.0, 9.0, 50.0)
 # After this many lost answers, or this many reads, the cost is booked and the script is ordered again: a server that never lists
 # its completions must not hold up a video for good.

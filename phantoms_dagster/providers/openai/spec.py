@@ -1,4 +1,4 @@
-"""The writer OpenAI, and any server that speaks its chat completions: settings, pools, price."""
+"""The writer OpenAI: settings, pools and prices. They also fit any server with the same chat completions API."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ PROVIDER = ProviderSpec(
         "voiceover": PoolLimits(slots=32, rates=(Rate(500, MINUTE, 50),)),
     },
     routes=(Route(None, r"/audio/", "voiceover"), Route(None, r"", "script")),
-    # A model is silent until its whole answer is written; no other service is.
+    # A model sends nothing until its whole answer is written. No other service does that.
     call_seconds="seconds",
     settings={
         "api_key": Setting(SecretStr | None, None, "Key for scripts (OpenAI or any compatible server)."),
         "base_url": Setting(str, "https://api.openai.com/v1", "Base URL of the chat completions API."),
-        "model": Setting(str, "gpt-6-luna", "Model that writes the scripts; `phantoms doctor` lists what there is."),
+        "model": Setting(str, "gpt-6-luna", "Model that writes the scripts. `phantoms doctor` lists the models of the server."),
         "input_usd_per_million": Setting(
             Annotated[float, Field(ge=0)],
             0.10,
-            "Price of a million input tokens, for the cost column. Default: gpt-6-luna's of November 2026.",
+            "Price of a million input tokens, for the cost column. Default: gpt-6-luna's price in November 2026.",
         ),
         "output_usd_per_million": Setting(
             Annotated[float, Field(ge=0)],
             0.50,
-            "Price of a million output tokens, for the cost column. Default: gpt-6-luna's of November 2026.",
+            "Price of a million output tokens, for the cost column. Default: gpt-6-luna's price in November 2026.",
         ),
         "seconds": Setting(
             Annotated[float, Field(gt=0)],
             600.0,
-            "Longest a call of the model may take: its first byte may come as late as its last.",
+            "Longest time that a call of the model may take. A model may send its first byte as late as its last.",
         ),
     },
 )

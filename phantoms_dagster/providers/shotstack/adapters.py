@@ -1,4 +1,4 @@
-"""Makes the renderer at Shotstack, and asks whether its key is good."""
+"""Makes the adapter of the renderer Shotstack, and checks its key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def renderer(tools: ProviderTools) -> ShotstackRenderer:
 
 
 async def check(service: ServiceTools) -> Sequence[ProviderFinding]:
-    """Whether Shotstack accepts the key at this stage. Raises ProviderError."""
+    """Check whether Shotstack accepts the key at this stage. Raises ProviderError."""
     await _renderer(service).check_key()
     shown, stage = httpx.URL(service.base_url).copy_with(userinfo=b""), service.setting("stage")
     return [ProviderFinding("shotstack", "ok", f"{shown} accepts the key for the stage {stage}")]

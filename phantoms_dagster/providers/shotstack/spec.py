@@ -1,4 +1,4 @@
-"""The renderer Shotstack: settings, pools, price."""
+"""The renderer Shotstack: settings, pools and price."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PROVIDER = ProviderSpec(
         "render": PoolLimits(slots=32, rates=(Rate(300, MINUTE, 30),)),
         "render_serve": PoolLimits(slots=16, rates=(Rate(600, MINUTE, 60),)),
         "render_ingest": PoolLimits(slots=16, rates=(Rate(300, MINUTE, 30),)),
-        # Files go to and come from object storage, which is bound by our bandwidth only.
+        # Files go to and come from object storage, where only our bandwidth is a limit.
         "transfer": PoolLimits(slots=16, lease_seconds=60),
     },
     routes=(
         Route(None, r"/edit/", "render"),
         Route(None, r"/serve/", "render_serve"),
         Route(None, r"/ingest/", "render_ingest"),
-        # Signed uploads and finished files live in object storage, which may ail while the render API is well.
+        # Signed uploads and finished files are in object storage, which may fail while the render API works.
         Route(None, r"", "transfer", integration="shotstack_files"),
     ),
     paces={"processing_seconds": (0.2, (15.0, 60.0)), "ingest_seconds": (0.05, (1.0, 5.0))},

@@ -4,7 +4,7 @@
 
 Settings: `youtube.processing_seconds` (see `pace`), `youtube.inserts_per_day` (100), `youtube.units_per_day` (10,000),
 `youtube.stats_per_day` (10,000: calls of batchGetStats), `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds`
-(a week), `youtube.locked_private` (False: uploads stay private whatever is asked, as those of unaudited projects did until
+(a week), `youtube.locked_private` (False: uploads stay private despite the request, like those of unaudited projects did until
 2026-11-01), `youtube.rejection_reason` (none: for videos uploaded from now on), `youtube.hidden_counters` (none: names such as
 likeCount). The ledger gets `youtube.video` when an upload's last byte is
 accepted and `post` when a video first is public or unlisted.

@@ -27,7 +27,7 @@ _WAITS = """s.stage = 'approval' AND s.state IN ('ready', 'deferred')
 # A first approval that a second person may complete.
 _FIRST = """(SELECT f.reviewer FROM phantoms.first_approvals f WHERE f.video_id = v.id AND f.given_at >= s.ready_at)"""
 _CARD = f"""v.id, v.key, v.title, v.channel, v.platforms, v.publish_at, v.priority, s.ready_at AS since, {_FIRST} AS first_by"""
-# Render outputs are read only for the videos that are shown, not for all that wait.
+# Render outputs are read only for the videos on the page, not for all waiting ones.
 _SHOWN = """q.key, q.title, q.channel, q.platforms, q.publish_at, q.priority, q.since, r.output->'thumbnail' AS thumbnail,
         (r.output->'probe'->>'seconds')::float AS seconds, q.first_by, q.held_by"""
 _RENDERED = "LEFT JOIN phantoms.stages r ON r.video_id = q.id AND r.stage = 'rendered_video'"
