@@ -210,7 +210,7 @@ LINES = (
         "posts",
         "posts",
         "Review",
-        "List and show the posts of the ledger, and settle those whose outcome is unknown.",
+        "List and show posts, settle those whose outcome is unknown, and delete posts at their platforms.",
     ),
     LazyCommand(
         "dead-letters",

@@ -1,4 +1,4 @@
-"""`phantoms posts`: the ledger of posts, and decisions about posts whose outcome is unknown."""
+"""`phantoms posts`: the ledger of posts, decisions about posts whose outcome is unknown, and deleting posts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import typer
 from rich.table import Table
 
 from phantoms_dagster.cli.completion import complete_video
-from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, say
+from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, print_result, say
 from phantoms_dagster.cli.dead_letters import moment
 from phantoms_dagster.cli.times import exact, local
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.post_changes import STATES_AFTER
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.posts import LedgerPost, PostDetail, Posts
@@ -28,6 +29,7 @@ GROUP_EXAMPLES = (
     "phantoms posts show octopuses tiktok",
     "phantoms posts settle octopuses tiktok --there https://www.tiktok.com/@you/video/7300000000000000000",
     "phantoms posts settle octopuses tiktok --not-there",
+    "phantoms posts takedown octopuses youtube",
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
@@ -39,10 +41,11 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask")]
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    group = typer.Typer(help="List and show the posts of the ledger, and settle those whose outcome is unknown.")
+    group = typer.Typer(help="List and show posts, settle those whose outcome is unknown, and delete posts at their platforms.")
     group.command("list")(show_list)
     group.command("show")(show)
     group.command("settle")(settle)
+    group.command("takedown")(takedown)
     epilog = "\n\n".join(["Examples:", *(f"[bold]{example}[/]" for example in GROUP_EXAMPLES)])
     app.add_typer(group, name="posts", rich_help_panel="Review", no_args_is_help=True, epilog=epilog)
 
@@ -50,7 +53,9 @@ def register(app: typer.Typer) -> None:
 def show_list(
     platform: Annotated[str | None, typer.Option(help="Only posts on this platform")] = None,
     account: Annotated[str | None, typer.Option(help="Only posts of this account, as channels.yaml names it")] = None,
-    state: Annotated[str | None, typer.Option(help="Only posts in this state, such as unknown or confirmed")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only posts in this state, such as unknown, confirmed, gone or taken_down")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="Only posts published or changed since then, such as 7d or 2026-11-01")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many to show, newest first")] = 50,
     as_json: AsJson = False,
@@ -143,6 +148,49 @@ def settle(
         say(plain(line))
 
 
+def takedown(
+    video: Video,
+    platform: OnPlatform,
+    done: Annotated[
+        bool, typer.Option("--done", help="You have deleted the post at the platform yourself: check and record it")
+    ] = False,
+    yes: Yes = False,
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a published post at its platform, and record that.
+
+    The video and its numbers stay here, and it is never posted there again. TikTok and Instagram let no program delete posts:
+    delete it in the app, then run the command with --done. Running it twice is harmless.
+    """
+    with _services() as services:
+        if as_json and not yes:
+            raise InvalidInput("--json cannot ask for confirmation: add --yes")
+        from phantoms_dagster.wiring.posts import Takedowns  # noqa: PLC0415 - it imports every provider
+
+        takedowns = Takedowns(services)
+        post = takedowns.find(services.catalogue().find(video), _platform(platform))
+        fields = {
+            "key": post.key,
+            "platform": str(post.platform),
+            "remote_id": post.remote_id,
+            "url": post.url,
+            "state": "taken_down",
+        }
+        if post.after == "taken_down":
+            line = f"{post.key} was taken down from {post.platform.title} before, at {local(post.after_at)}"
+            print_result({**fields, "evidence": post.after_evidence}, line, as_json=as_json)
+            return
+        if not yes and not done and takedowns.removable(post.platform):
+            _print(Posts(services.engine).show(post.key, post.platform))
+            if not typer.confirm(f"Delete this post on {post.platform.title} for good?"):
+                out.print("nothing was changed")
+                return
+        evidence = takedowns.take_down(post, Actor(by or this_user(), "cli"), by_hand=done)
+        line = f"{post.key} is no longer on {post.platform.title} ({evidence})"
+        print_result({**fields, "evidence": evidence}, line, as_json=as_json)
+
+
 def _print(detail: PostDetail) -> None:
     post = detail.post
     out.print(f"[bold]{plain(post.key)}[/]  {plain(f'{post.platform}:{post.account}')}", soft_wrap=True)
@@ -156,6 +204,7 @@ def _print(detail: PostDetail) -> None:
         "video": detail.video_sha256,
         "caption": detail.caption_sha256,
         "marker": detail.marker,
+        "since then": post.after and f"{post.after} at {local(post.after_at)}: {post.after_evidence}",
     }
     for name, value in facts.items():
         if value:
@@ -180,7 +229,7 @@ def _print_what_next(detail: PostDetail) -> None:
 
 
 def _said(post: LedgerPost) -> str:
-    return f"{post.state}, sandbox" if post.sandbox else str(post.state)
+    return f"{post.now}, sandbox" if post.sandbox else post.now
 
 
 def _platform(given: str) -> Platform:
@@ -189,10 +238,11 @@ def _platform(given: str) -> Platform:
     return Platform(given)
 
 
-def _state(given: str) -> PostState:
-    if given not in tuple(PostState):
-        raise InvalidInput(f"unknown state {given!r}; the states are {', '.join(PostState)}")
-    return PostState(given)
+def _state(given: str) -> str:
+    states = (*PostState, *STATES_AFTER[1:])
+    if given not in states:
+        raise InvalidInput(f"unknown state {given!r}; the states are {', '.join(states)}")
+    return given
 
 
 @contextmanager

@@ -356,6 +356,19 @@ class PostReader(Protocol):
         ...
 
 
+class PostRemover(Protocol):
+    """Deletes posts at a platform."""
+
+    platform: Platform
+
+    async def remove(self, account: str, remote_id: str) -> str:
+        """Delete the post, and return the platform's answer in words. A missing post is no error.
+
+        A repeat is harmless, so a lost answer raises Transient.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class AccountIdentity:
     """The owner of a token, as the platform reports it. `subject` never changes (a channel id, an open_id).

@@ -10,19 +10,24 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.post_changes import StateAfter
 from phantoms_dagster.domain.reconciliation import UnknownPost
 from phantoms_dagster.domain.stages import PostState
 
 MOST_TRIES = 50
 
 _COLUMNS = """p.id, v.key, p.platform, p.account, p.state, p.remote_id, p.url, p.sandbox, p.attempted_at, p.published_at,
-        p.updated_at"""
+        p.updated_at, n.state AS after, n.at AS after_at, n.evidence AS after_evidence"""
+# The last change after publication, if there is one.
+_AFTER = """LEFT JOIN LATERAL (SELECT c.state, c.at, c.evidence FROM phantoms.post_changes c WHERE c.post_id = p.id
+        ORDER BY c.id DESC LIMIT 1) n ON true"""
 _LIST = text(
     f"""
-    SELECT {_COLUMNS} FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
+    SELECT {_COLUMNS} FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id {_AFTER}
     WHERE NOT p.duplicate AND (CAST(:key AS text) IS NULL OR v.key = :key)
         AND (CAST(:platform AS text) IS NULL OR p.platform = :platform)
-        AND (CAST(:account AS text) IS NULL OR p.account = :account) AND (CAST(:state AS text) IS NULL OR p.state = :state)
+        AND (CAST(:account AS text) IS NULL OR p.account = :account)
+        AND (CAST(:state AS text) IS NULL OR COALESCE(NULLIF(n.state, 'public'), p.state) = :state)
         AND (CAST(:since AS timestamptz) IS NULL OR COALESCE(p.published_at, p.updated_at) >= :since)
     ORDER BY p.id DESC LIMIT :limit
     """
@@ -31,7 +36,7 @@ _SHOW = text(
     f"""
     SELECT {_COLUMNS}, p.video_id, p.marker, p.video_sha256, p.caption_sha256, p.proof, p.proved_at, p.created_at, p.upload_offset,
         s.state AS stage_state, s.retry_at, s.reason, s.generation
-    FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
+    FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id {_AFTER}
     LEFT JOIN phantoms.stages s ON s.video_id = p.video_id AND s.stage = p.platform || '/post'
     WHERE v.key = :key AND p.platform = :platform AND NOT p.duplicate
     -- A video may have a post of the sandbox beside its real one. The real one counts, unless only the other one is in doubt.
@@ -64,7 +69,10 @@ _UNKNOWN = text(
 
 @dataclass(frozen=True)
 class LedgerPost:
-    """A post of the ledger. `published_at`: None until it is public."""
+    """A post of the ledger. `published_at`: None until it is public.
+
+    `after`: what happened to it since, with the time and the evidence; None when nothing did (see `domain.post_changes`).
+    """
 
     id: int
     key: str
@@ -77,6 +85,14 @@ class LedgerPost:
     attempted_at: datetime | None
     published_at: datetime | None
     updated_at: datetime
+    after: StateAfter | None = None
+    after_at: datetime | None = None
+    after_evidence: str | None = None
+
+    @property
+    def now(self) -> str:
+        """What it is now, in one word: the ledger's state, unless something happened to the post since."""
+        return self.after if self.after not in (None, "public") else str(self.state)
 
 
 @dataclass(frozen=True)
@@ -117,16 +133,19 @@ class Posts:
         key: str | None = None,
         platform: Platform | None = None,
         account: str | None = None,
-        state: PostState | None = None,
+        state: str | None = None,
         since: datetime | None = None,
         limit: int = 50,
     ) -> list[LedgerPost]:
-        """The newest posts that match. `since`: published, or else last changed, at or after this time."""
+        """The newest posts that match.
+
+        `state`: see `LedgerPost.now`. `since`: published, or else last changed, at or after this time.
+        """
         values = {
             "key": key,
             "platform": None if platform is None else str(platform),
             "account": account,
-            "state": None if state is None else str(state),
+            "state": state,
             "since": since,
             "limit": limit,
         }

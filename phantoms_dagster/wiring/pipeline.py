@@ -24,6 +24,7 @@ from phantoms_dagster.domain.ports import (
     MediaStore,
     MetricsReader,
     PostReader,
+    PostRemover,
     Publisher,
 )
 from phantoms_dagster.domain.retry import RetryPolicy
@@ -65,14 +66,15 @@ from phantoms_dagster.wiring.tokens import AccountTokens
 class Pipeline:
     """Everything that a step or a command uses to reach providers.
 
-    The runner, the metrics readers, the finders of late ids, the readers of posts and of token owners, the checks of stages,
-    and the refresher of tokens.
+    The runner, the metrics readers, the finders of late ids, the readers and removers of posts, the readers of token owners, the
+    checks of stages, and the refresher of tokens.
     """
 
     runner: StageRunner
     readers: Mapping[Platform, MetricsReader]
     late_ids: Mapping[Platform, LateIds]
     posts: Mapping[Platform, PostReader]
+    removers: Mapping[Platform, PostRemover]
     identities: Mapping[Platform, IdentityReader]
     standing: StageChecks
     refresher: TokenRefresher
@@ -105,6 +107,7 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
                 readers=parts.readers(),
                 late_ids=parts.late_ids(),
                 posts=parts.post_readers(),
+                removers=parts.post_removers(),
                 identities=parts.identities(),
                 standing=StageChecks(database),
                 refresher=parts.refresher,
@@ -237,6 +240,12 @@ class _Parts:
             return cast(PostReader, self.toolbox.make(platform, "post_reader"))
 
         return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "post_reader")))
+
+    def post_removers(self) -> Mapping[Platform, PostRemover]:
+        def make(platform: Platform) -> PostRemover:
+            return cast(PostRemover, self.toolbox.make(platform, "post_remover"))
+
+        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "post_remover")))
 
     def identities(self) -> Mapping[Platform, IdentityReader]:
         """Also those of the sandbox, which `identity_readers` leaves out."""

@@ -28,7 +28,7 @@ def adapters(platform: Platform) -> ModuleType:
 
 
 def can(platform: Platform, what: str) -> bool:
-    """Whether it has that adapter: `publisher`, `metrics`, `identity`, `grants`, `oauth`, `late_ids` or `post_reader`."""
+    """Whether the platform has the adapter of that name (see `platforms.tools`), such as `publisher` or `post_reader`."""
     return hasattr(adapters(platform), what)
 
 

@@ -1,4 +1,4 @@
-"""What people do with single posts, for commands and the desk: decide about an unknown one."""
+"""What people do with single posts, for commands and the desk: decide about an unknown one, and take one down."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from phantoms_dagster.domain.ports import PostStanding
 from phantoms_dagster.domain.reconciliation import post_reference
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.production.reconciliation import ClaimedPost, check_claim
+from phantoms_dagster.production.takedown import check_deleted, take_down
 from phantoms_dagster.store.audit import Actor
+from phantoms_dagster.store.post_changes import PostChanges
 from phantoms_dagster.store.posts import LedgerPost, Posts
 from phantoms_dagster.store.reconciliation import Reconciliation, SeenPost
 from phantoms_dagster.wiring.pipeline import Pipeline, open_pipeline
+from phantoms_dagster.wiring.platforms import can
 from phantoms_dagster.wiring.services import Services
 
 T = TypeVar("T")
@@ -53,9 +56,7 @@ class PostDecisions:
         post = Posts(self._services.engine).show(key, platform).post
         if post.state is not PostState.UNKNOWN:
             raise InvalidInput(f"the post of {key} on {platform.title} is {post.state}, not unknown: there is nothing to decide")
-        if post.sandbox != self._services.endpoints.sandboxed(str(platform)):
-            place = "the sandbox" if post.sandbox else f"the real {platform.title}"
-            raise InvalidInput(f"the post of {key} is in {place}, which answers no calls now; see `phantoms settings sandbox`")
+        check_place(self._services, post)
         return post
 
     def _look(self, claimed: ClaimedPost) -> PostStanding | None:
@@ -63,6 +64,54 @@ class PostDecisions:
             return await check_claim(claimed, pipeline.posts, pipeline.identities, self._services.clock.now())
 
         return with_pipeline(self._services, work)
+
+
+class Takedowns:
+    """Deletes published posts at their platforms. Not to be called on an event loop."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def removable(self, platform: Platform) -> bool:
+        """Whether the platform's API deletes posts."""
+        return can(platform, "post_remover")
+
+    def find(self, key: str, platform: Platform) -> LedgerPost:
+        """The published post. Raises NotFound, and InvalidInput when there is nothing to take down."""
+        post = Posts(self._services.engine).show(key, platform).post
+        if post.state not in (PostState.PUBLISHED, PostState.CONFIRMED) or post.remote_id is None:
+            hint = f"; see `phantoms posts show {key} {platform}`" if post.state is PostState.UNKNOWN else ""
+            raise InvalidInput(f"the post of {key} on {platform.title} is {post.state}: there is nothing to take down{hint}")
+        check_place(self._services, post)
+        return post
+
+    def take_down(self, post: LedgerPost, actor: Actor, *, by_hand: bool = False) -> str:
+        """Delete the post and record it. Returns the evidence.
+
+        `by_hand`: a person has deleted it at the platform, so it is only looked for.
+        """
+        remote_id = post.remote_id or ""
+        if not by_hand and not self.removable(post.platform):
+            raise InvalidInput(
+                f"the API of {post.platform.title} cannot delete posts: delete {post.url or remote_id} in its app, then run "
+                f"`phantoms posts takedown {post.key} {post.platform} --done`"
+            )
+
+        async def work(pipeline: Pipeline) -> str:
+            if by_hand:
+                return await check_deleted(post.platform, post.account, remote_id, pipeline.posts)
+            return await take_down(post.platform, post.account, remote_id, pipeline.removers, pipeline.posts)
+
+        evidence = with_pipeline(self._services, work)
+        PostChanges(self._services.engine).taken_down(post.id, post.key, str(post.platform), evidence, actor)
+        return evidence
+
+
+def check_place(services: Services, post: LedgerPost) -> None:
+    """Raise InvalidInput when a post of the sandbox would be looked for at the real platform, or the other way round."""
+    if post.platform.spec.remote and post.sandbox != services.endpoints.sandboxed(str(post.platform)):
+        place = "the sandbox" if post.sandbox else f"the real {post.platform.title}"
+        raise InvalidInput(f"the post of {post.key} is in {place}, which answers no calls now; see `phantoms settings sandbox`")
 
 
 def with_pipeline(services: Services, work: Callable[[Pipeline], Awaitable[T]]) -> T:

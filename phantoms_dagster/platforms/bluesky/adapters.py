@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from phantoms_dagster.domain.ports import AccountIdentity
 from phantoms_dagster.platforms.bluesky.api import PLATFORM, Calls
 from phantoms_dagster.platforms.bluesky.metrics import BlueskyMetricsReader
-from phantoms_dagster.platforms.bluesky.posts import BlueskyPostReader
+from phantoms_dagster.platforms.bluesky.posts import BlueskyPosts
 from phantoms_dagster.platforms.bluesky.publisher import SITE, BlueskyPublisher
 from phantoms_dagster.platforms.scopes import Scope
 from phantoms_dagster.platforms.tools import Tools
 
-__all__ = ["grants", "identity", "metrics", "post_reader", "publisher"]
+__all__ = ["grants", "identity", "metrics", "post_reader", "post_remover", "publisher"]
 
 
 def _calls(tools: Tools) -> Calls:
@@ -36,9 +36,14 @@ def metrics(tools: Tools) -> BlueskyMetricsReader:
     return BlueskyMetricsReader(_calls(tools))
 
 
-def post_reader(tools: Tools) -> BlueskyPostReader:
+def post_reader(tools: Tools) -> BlueskyPosts:
     """See `platforms.tools`."""
-    return BlueskyPostReader(_calls(tools), site=tools.base_url if tools.sandbox else SITE)
+    return BlueskyPosts(_calls(tools), site=tools.base_url if tools.sandbox else SITE)
+
+
+def post_remover(tools: Tools) -> BlueskyPosts:
+    """See `platforms.tools`."""
+    return post_reader(tools)
 
 
 def identity(tools: Tools) -> BlueskyIdentity:

@@ -1,18 +1,19 @@
-"""Reads posts from the account's own repository, which is the first to know whether a post exists."""
+"""Reads posts from the account's own repository, which is the first to know whether a post exists. Deletes them there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.errors import Permanent, Transient, Unknown
 from phantoms_dagster.domain.ports import PostStanding
+from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.bluesky.api import PLATFORM, PROVIDER, RECORD_GONE, AccountSession, Calls
 from phantoms_dagster.platforms.bluesky.record import COLLECTION
 
 
-class BlueskyPostReader:
-    """Implements `ports.PostReader` with one `getRecord` for each post."""
+class BlueskyPosts:
+    """Implements `ports.PostReader`, with one `getRecord` for each post, and `ports.PostRemover`."""
 
     provider = PROVIDER
     platform = PLATFORM
@@ -38,3 +39,13 @@ class BlueskyPostReader:
         created = value.get("createdAt") if isinstance(value, dict) else None
         at = datetime.fromisoformat(created) if isinstance(created, str) else None
         return PostStanding(uri, "public", "the record exists", f"{self._site}/profile/{session.did}/post/{key}", at)
+
+    async def remove(self, account: str, remote_id: str) -> str:
+        """See the port. A server answers a repeat like the first call."""
+        session = await self._calls.session(account)
+        body: JsonObject = {"repo": session.did, "collection": COLLECTION, "rkey": remote_id.rsplit("/", 1)[-1]}
+        try:
+            await self._calls.post(account, "com.atproto.repo.deleteRecord", body)
+        except Unknown as error:
+            raise Transient(str(error), provider=PROVIDER, code=error.code, evidence=error.evidence) from error
+        return "deleteRecord succeeded"

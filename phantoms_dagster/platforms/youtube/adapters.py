@@ -9,10 +9,10 @@ from phantoms_dagster.platforms.youtube.grants import SCOPES, YouTubeGrants
 from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
 from phantoms_dagster.platforms.youtube.metrics import YouTubeMetricsReader
 from phantoms_dagster.platforms.youtube.oauth import GoogleOAuth
-from phantoms_dagster.platforms.youtube.posts import YouTubePostReader
+from phantoms_dagster.platforms.youtube.posts import YouTubePosts
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
 
-__all__ = ["SCOPES", "grants", "identity", "metrics", "oauth", "post_reader", "publisher"]
+__all__ = ["SCOPES", "grants", "identity", "metrics", "oauth", "post_reader", "post_remover", "publisher"]
 
 
 def publisher(tools: Tools) -> YouTubePublisher:
@@ -32,11 +32,14 @@ def metrics(tools: Tools) -> YouTubeMetricsReader:
     return YouTubeMetricsReader(client=tools.client, base_url=tools.base_url, tokens=tools.tokens, clock=tools.clock)
 
 
-def post_reader(tools: Tools) -> YouTubePostReader:
+def post_reader(tools: Tools) -> YouTubePosts:
     """See `platforms.tools`."""
-    return YouTubePostReader(
-        client=tools.client, base_url=tools.base_url, tokens=tools.tokens, clock=tools.clock, sandbox=tools.sandbox
-    )
+    return YouTubePosts(client=tools.client, base_url=tools.base_url, tokens=tools.tokens, clock=tools.clock, sandbox=tools.sandbox)
+
+
+def post_remover(tools: Tools) -> YouTubePosts:
+    """See `platforms.tools`."""
+    return post_reader(tools)
 
 
 def identity(tools: Tools) -> YouTubeIdentity:

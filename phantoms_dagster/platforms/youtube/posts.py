@@ -1,4 +1,4 @@
-"""Reads how videos stand: their privacy, whether YouTube rejected them, and where they are blocked."""
+"""Reads how videos are: their privacy, whether YouTube rejected them, and where they are blocked. Deletes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, PostStanding, Tokens
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.platforms.youtube.api import MAX_IDS, PROVIDER, YouTubeCalls, part, text
+from phantoms_dagster.platforms.youtube.api import MAX_IDS, PROVIDER, YouTubeCalls, accepted, part, text
 from phantoms_dagster.platforms.youtube.metrics import READING_POOL
 from phantoms_dagster.platforms.youtube.publisher import watch_url
 from phantoms_dagster.providers.http import objects
@@ -18,14 +18,15 @@ from phantoms_dagster.providers.http import objects
 _DEAD = ("failed", "rejected", "deleted")
 
 
-class YouTubePostReader:
-    """Implements `ports.PostReader` with videos.list: one unit for fifty videos."""
+class YouTubePosts:
+    """Implements `ports.PostReader` and `ports.PostRemover`. A list costs one unit for fifty videos, a deletion fifty units."""
 
     provider = PROVIDER
     platform = Platform("youtube")
 
     def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens, clock: Clock, sandbox: bool = False) -> None:
         self._calls = YouTubeCalls(client, base_url, tokens, clock)
+        self._clock = clock
         self._sandbox = sandbox
 
     async def look(self, account: str, references: Sequence[str]) -> Sequence[PostStanding]:
@@ -36,6 +37,16 @@ class YouTubePostReader:
             listing = await self._calls.get(account, "videos", pool=READING_POOL, part="snippet,status,contentDetails", id=ids)
             found |= {str(video["id"]): video for video in objects(listing, "items") if "id" in video}
         return [self._standing(number, found.get(number)) for number in references]
+
+    async def remove(self, account: str, remote_id: str) -> str:
+        """See the port."""
+        url = self._calls.url("youtube/v3/videos")
+        response = await self._calls.send(account, "DELETE", url, params={"id": remote_id})
+        if response.status_code == 404:
+            return "videos.delete answered that there is no such video"
+        if response.status_code >= 300:
+            accepted(response, self._clock.now())
+        return f"videos.delete answered {response.status_code}"
 
     def _standing(self, number: str, video: JsonObject | None) -> PostStanding:
         if video is None:

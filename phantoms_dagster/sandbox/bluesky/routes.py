@@ -274,6 +274,17 @@ class _Bluesky:
             raise XrpcError("RecordNotFound", f"Could not locate record: {where}")
         return web.json_response({"uri": where, "cid": record.cid, "value": record.value})
 
+    async def delete_record(self, request: web.Request) -> web.Response:
+        """Delete a record. A record that does not exist is no error."""
+        account, body = self._account(request), await _body(request)
+        if body.get("repo") not in (did(account), account):
+            raise XrpcError("InvalidRequest", "Could not find repo", 400)
+        where = address(account, str(body.get("rkey")))
+        if body.get("collection") == COLLECTION and self.state.records.pop(where, None) is not None:
+            self.sandbox.forget("bluesky_record", where)
+            self.sandbox.record("bluesky.deleted", remote_id=where)
+        return web.json_response({"commit": {"cid": cid(where), "rev": tid(self.sandbox.now(), 0)}})
+
     async def list_records(self, request: web.Request) -> web.Response:
         self._account(request)
         asked = request.query
@@ -353,6 +364,7 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.get(f"{server}/com.atproto.server.getSession", answering(api.get_session), name="bluesky.whose"),
         web.get(f"{server}/com.atproto.server.getServiceAuth", answering(api.service_auth), name="bluesky.auth"),
         web.post(f"{server}/com.atproto.repo.createRecord", answering(api.create_record), name="bluesky.create"),
+        web.post(f"{server}/com.atproto.repo.deleteRecord", answering(api.delete_record), name="bluesky.delete"),
         web.get(f"{server}/com.atproto.repo.getRecord", answering(api.get_record), name="bluesky.read"),
         web.get(f"{server}/com.atproto.repo.listRecords", answering(api.list_records), name="bluesky.list"),
         web.get(f"{server}/app.bsky.feed.getPosts", answering(api.posts), name="bluesky.posts"),

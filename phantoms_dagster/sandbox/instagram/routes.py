@@ -9,7 +9,8 @@ Settings: `instagram.processing_seconds` (see `pace`), `instagram.quota_total` (
 (facebook), `instagram.app_secret`, `instagram.require_proof` (false: a call needs no `appsecret_proof`, but a wrong one is
 refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true: a video that breaks the media rules
 fails), `instagram.strip_at` (true: captions are read back without '@'), `instagram.status_lag_seconds` (0),
-`instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24).
+`instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24), `instagram.deleted_media` ([]: ids of media that no longer
+exist), `instagram.claimed_media` ([]: ids of media without a permalink, as after a copyright claim).
 """
 
 from __future__ import annotations
@@ -151,11 +152,12 @@ class _Instagram:
         account = self._owner(request, query, "basic")
         since, until = moment(query.get("since", "0")), moment(query["until"]) if "until" in query else float("inf")
         limit = int(query["limit"]) if query.get("limit", "").isdecimal() else 25
-        reels = self.state.posts_between(account, since, until)
+        deleted = self._setting("deleted_media", ())
+        reels = [media for media in self.state.posts_between(account, since, until) if media.id not in deleted]
         ids = [m.id for m in reels]
         first = ids.index(query["after"]) + 1 if query.get("after") in ids else 0
         page = reels[first : first + min(limit, 100)]
-        body: dict[str, Any] = {"data": [picked(query.get("fields"), self._facts(request, m)) for m in page]}
+        body: dict[str, Any] = {"data": [self._picked(request, m) for m in page]}
         if page:
             body["paging"] = {"cursors": {"before": page[0].id, "after": page[-1].id}}
             if page[-1].id != ids[-1]:
@@ -165,7 +167,7 @@ class _Instagram:
 
     async def read(self, request: web.Request) -> web.Response:
         media = self._media(request.match_info["media"], self._account(request, request.query, "basic"))
-        return web.json_response(picked(request.query.get("fields"), self._facts(request, media)))
+        return web.json_response(self._picked(request, media))
 
     async def insights(self, request: web.Request) -> web.Response:
         media = self._media(request.match_info["media"], self._account(request, request.query, "insights"))
@@ -277,20 +279,26 @@ class _Instagram:
 
     def _media(self, number: str, account: str) -> Media:
         found = self.state.media.get(number)
-        if found is None or found.account != account:
+        if found is None or found.account != account or number in self._setting("deleted_media", ()):
             raise gone(number)
         return found
 
     def _used(self, account: str, start: float | None = None) -> int:
         return self.state.posts_since(account, self.sandbox.now() - DAY if start is None else start)
 
+    def _picked(self, request: web.Request, media: Media) -> dict[str, Any]:
+        """The requested fields of a media, without those that the platform withholds."""
+        fields = picked(request.query.get("fields"), self._facts(request, media))
+        return {name: value for name, value in fields.items() if value is not None}
+
     def _facts(self, request: web.Request, media: Media) -> dict[str, Any]:
         caption = media.caption.replace("@", "") if self._setting("strip_at", True) else media.caption
+        permalink = f"{self._origin(request)}/instagram/watch/{media.id}"
         return {
             "id": media.id,
             "caption": caption,
             "timestamp": media.timestamp,
-            "permalink": f"{self._origin(request)}/instagram/watch/{media.id}",
+            "permalink": None if media.id in self._setting("claimed_media", ()) else permalink,
             "media_type": "VIDEO",
             "media_product_type": "REELS",
             "is_ai_generated": media.is_ai_generated,

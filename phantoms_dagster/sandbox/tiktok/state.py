@@ -296,7 +296,8 @@ class TikTokState:
 
     def _shown(self, posts: Iterable[SandboxPost]) -> list[SandboxPost]:
         now = self.sandbox.now()
-        public = [p for p in posts if p.public_at is not None and p.public_at <= now]
+        hidden = self.sandbox.setting("tiktok.hidden_posts", ())
+        public = [p for p in posts if p.public_at is not None and p.public_at <= now and str(p.id) not in hidden]
         return sorted(public, key=lambda p: (p.created_at, p.id), reverse=True)
 
     def counts(self, post: SandboxPost) -> dict[str, int]:

@@ -3,11 +3,12 @@
 `rules` has checks and errors, `uploads` upload sessions, `videos` the format of a video.
 
 Settings: `youtube.processing_seconds` (see `pace`), `youtube.inserts_per_day` (100), `youtube.units_per_day` (10,000),
-`youtube.stats_per_day` (10,000: calls of batchGetStats), `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds`
-(a week), `youtube.locked_private` (False: uploads stay private despite the request, like those of unaudited projects did until
-2026-11-01), `youtube.rejection_reason` (none: for videos uploaded from now on), `youtube.hidden_counters` (none: names such as
-likeCount). The ledger gets `youtube.video` when an upload's last byte is
-accepted and `post` when a video first is public or unlisted.
+`youtube.stats_per_day` (10,000: calls of batchGetStats), `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds` (a
+week), `youtube.locked_private` (False: uploads stay private despite the request, like those of unaudited projects did until
+2026-11-01), `youtube.rejection_reason` (none: for videos uploaded from now on), `youtube.region_restrictions` ({}: a
+regionRestriction by the id of its video), `youtube.rejected_videos` ({}: a rejectionReason by the id of a video that is rejected
+after its publication), `youtube.hidden_counters` (none: names such as likeCount). The ledger gets `youtube.video` when an upload's
+last byte is accepted and `post` when a video first is public or unlisted.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ class YouTubeVideo:
         body: dict[str, Any] = {"kind": "youtube#video", "etag": short_hash(self.id, self.status, length=27), "id": self.id}
         made: dict[str, Callable[[float], dict[str, Any] | None]] = {
             "snippet": lambda _: self._snippet(sandbox),
-            "status": self._status,
-            "contentDetails": self._content_details,
+            "status": lambda now: {**self._status(now), **self._rejected(sandbox)},
+            "contentDetails": lambda now: {**(self._content_details(now) or {}), **self._blocked(sandbox)},
             "processingDetails": self._processing_details,
             "fileDetails": self._file_details,
             "statistics": lambda _: self.statistics(sandbox),
@@ -162,6 +162,16 @@ class YouTubeVideo:
         whole = round(self.seconds or 0)
         duration = f"PT{whole // 60}M{whole % 60}S" if whole >= 60 else f"PT{whole}S"
         return {"duration": duration, "dimension": "2d", "definition": "hd", "caption": "false", "projection": "rectangular"}
+
+    def _rejected(self, sandbox: Sandbox) -> dict[str, Any]:
+        """What a rejection after the publication changes."""
+        reason = sandbox.setting("youtube.rejected_videos", {}).get(self.id)
+        return {} if reason is None else {"uploadStatus": "rejected", "rejectionReason": reason}
+
+    def _blocked(self, sandbox: Sandbox) -> dict[str, Any]:
+        """The countries where the video is blocked, as after a claim."""
+        limits = sandbox.setting("youtube.region_restrictions", {}).get(self.id)
+        return {} if limits is None else {"regionRestriction": limits}
 
     def _processing_details(self, now: float) -> dict[str, Any]:
         states = {"uploaded": "processing", "processed": "succeeded", "failed": "failed", "rejected": "terminated"}

@@ -25,6 +25,7 @@ _DUE = text(
     WHERE p.state IN ('published', 'confirmed') AND p.remote_id IS NOT NULL
         AND p.published_at BETWEEN clock_timestamp() - make_interval(secs => :read_for) AND clock_timestamp()
         AND (r.due_at IS NULL OR r.due_at <= clock_timestamp())
+        AND NOT EXISTS (SELECT FROM phantoms.post_changes c WHERE c.post_id = p.id AND c.state = 'taken_down')
         -- The real platform does not know posts of the sandbox, and the sandbox does not know real posts.
         AND (CAST(:sandboxed AS text[]) IS NULL OR p.sandbox = (p.platform = ANY(CAST(:sandboxed AS text[]))))
     ORDER BY COALESCE(r.due_at, p.published_at), p.id

@@ -13,7 +13,7 @@ from phantoms_dagster.store.schema.outside import (
     webhook_events,
 )
 from phantoms_dagster.store.schema.people import api_answers, api_tokens, audit_log, desk_sessions, oidc_states, users
-from phantoms_dagster.store.schema.posts_and_accounts import accounts, late_ids, notices, posts
+from phantoms_dagster.store.schema.posts_and_accounts import accounts, late_ids, notices, post_changes, posts
 from phantoms_dagster.store.schema.results import (
     account_reads,
     hook_performance,
@@ -63,6 +63,7 @@ __all__ = [
     "pending_decisions",
     "performance_sums",
     "platform_performance",
+    "post_changes",
     "post_reads",
     "posts",
     "renders",

@@ -51,6 +51,19 @@ posts = Table(
     ),
 )
 
+post_changes = Table(
+    "post_changes",
+    metadata,
+    id_column(),
+    Column("post_id", BigInteger, ForeignKey("phantoms.posts.id", ondelete="CASCADE"), nullable=False),
+    time_column("at", now=True),
+    Column("state", Text, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("who", Text),
+    Index("post_changes_of_post", "post_id", "id"),
+    Index("post_changes_by_time", "at"),
+)
+
 late_ids = Table(
     "late_ids",
     metadata,

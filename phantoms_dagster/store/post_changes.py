@@ -1,0 +1,48 @@
+"""What happened to posts after they were published. The ledger's own states end with `confirmed` and stay as they are."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Engine, text
+
+from phantoms_dagster.domain.post_changes import PostChange
+from phantoms_dagster.store.audit import Actor, AuditEntry, note
+from phantoms_dagster.store.ledgers import MOST_EVIDENCE
+
+# A repeated observation is no change. The row of the post is locked, so that two readers cannot both write the first one.
+_LOCK = text("SELECT FROM phantoms.posts WHERE id = :id FOR NO KEY UPDATE")
+_RECORD = text(
+    """
+    INSERT INTO phantoms.post_changes (post_id, at, state, evidence, who)
+    SELECT :id, clock_timestamp(), :state, :evidence, :who
+    WHERE :state IS DISTINCT FROM COALESCE(
+        (SELECT c.state FROM phantoms.post_changes c WHERE c.post_id = :id ORDER BY c.id DESC LIMIT 1), 'public')
+    RETURNING id
+    """
+)
+
+
+class PostChanges:
+    """Records changes of posts."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def record(self, post_id: int, change: PostChange) -> bool:
+        """Record what a read showed. False when that was known already."""
+        with self._engine.begin() as connection:
+            return _record(connection, post_id, change, None)
+
+    def taken_down(self, post_id: int, key: str, platform: str, evidence: str, actor: Actor) -> bool:
+        """Record that the post was deleted at its platform, with the audit log. False when that was recorded already."""
+        with self._engine.begin() as connection:
+            new = _record(connection, post_id, PostChange("taken_down", evidence), actor.name)
+            if new:
+                after = {"platform": platform, "state": "taken_down", "evidence": evidence}
+                note(connection, [AuditEntry(actor, "take down", key, None, after)])
+            return new
+
+
+def _record(connection: Connection, post_id: int, change: PostChange, who: str | None) -> bool:
+    connection.execute(_LOCK, {"id": post_id})
+    values = {"id": post_id, "state": change.state, "evidence": change.evidence[:MOST_EVIDENCE], "who": who}
+    return connection.execute(_RECORD, values).first() is not None
