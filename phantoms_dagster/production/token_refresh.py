@@ -4,6 +4,7 @@ The promise is kept here:
 - Only the process that `begin` let through calls the platform. `begin` records the hash of the old refresh token first.
 - The answer is stored before anybody uses it, and only if the generation is still the one that was read.
 - An empty, malformed or failed answer changes nothing.
+- While PostgreSQL is away, the process keeps the answer and tries to store it until that succeeds.
 - After a crash between the call and the commit, the old refresh token is tried once more.
 - An account is reported as dead only if the platform refused the generation that is stored now.
 
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from phantoms_dagster.domain.accounts import fingerprint
-from phantoms_dagster.domain.errors import Disconnected, NotYet, PhantomsError, Transient
+from phantoms_dagster.domain.errors import Disconnected, NotYet, PhantomsError, StoreAway, Transient
 from phantoms_dagster.domain.grants import Grant, GrantDead, OAuth, StoredGrant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock
@@ -33,6 +34,10 @@ LEEWAY_SECONDS = 30.0
 LOOK_SECONDS = 0.25
 # How long a caller waits for it. After that its video waits in the table.
 WAIT_SECONDS = 15.0
+# How long a caller waits for a refresh of its own process: longer than the platform's call and a short absence of PostgreSQL.
+OWN_WAIT_SECONDS = 90.0
+# After PostgreSQL was away for a minute, the next try to store an answer comes this much later.
+SAVE_AGAIN_SECONDS = 5.0
 # An account that nothing uses is renewed this often, so that its grant stays alive.
 IDLE_SECONDS = 7 * 86_400.0
 
@@ -72,12 +77,21 @@ class GrantStore(Protocol):
 class TokenRefresher:
     """Gives the stored accounts' access tokens. One instance belongs to one event loop."""
 
-    def __init__(self, *, store: GrantStore, oauth: Mapping[Platform, OAuth], clock: Clock, pause: float = PAUSE_SECONDS) -> None:
-        """`pause`: the least number of seconds between two refreshes of one account."""
+    def __init__(
+        self,
+        *,
+        store: GrantStore,
+        oauth: Mapping[Platform, OAuth],
+        clock: Clock,
+        pause: float = PAUSE_SECONDS,
+        own_wait: float = OWN_WAIT_SECONDS,
+    ) -> None:
+        """`pause`: the least number of seconds between two refreshes of one account. `own_wait`: the longest wait for one."""
         self._store = store
         self._oauth = oauth
         self._clock = clock
         self._pause = pause
+        self._own_wait = own_wait
         self._running: dict[tuple[Platform, str], asyncio.Task[str]] = {}
 
     async def token(self, platform: Platform, name: str) -> str:
@@ -131,12 +145,19 @@ class TokenRefresher:
             task = self._running[key] = asyncio.create_task(self._in_turn(platform, name, stored))
             task.add_done_callback(lambda done: self._forget(key, done))
         try:
-            return await asyncio.shield(task)
+            return await self._result_of(task, platform, name)
         except (NotYet, Transient) as error:
             if needed:
                 raise
             _log.warning("the token of %s account %s was not renewed early: %s", platform, name, error)
             return stored.access_token
+
+    async def _result_of(self, task: asyncio.Task[str], platform: Platform, name: str) -> str:
+        done, _ = await asyncio.wait({task}, timeout=self._own_wait)
+        if not done:
+            why = f"{platform.title} account {name}: its token is still being renewed or stored"
+            raise NotYet(why, retry_after=WAIT_SECONDS)
+        return task.result()
 
     def _forget(self, key: tuple[Platform, str], done: asyncio.Task[str]) -> None:
         self._running.pop(key, None)
@@ -176,9 +197,18 @@ class TokenRefresher:
         except Exception:
             await self._store.end(platform, name, stored.generation)
             raise
-        if await self._store.save(platform, name, stored.generation, grant):
+        if await self._save(platform, name, stored.generation, grant):
             return grant.access_token
         return (await self._alive(platform, name)).access_token
+
+    async def _save(self, platform: Platform, name: str, generation: int, grant: Grant) -> bool:
+        """Store the answer. It may be the only copy of the tokens, so this ends only when PostgreSQL has answered."""
+        while True:
+            try:
+                return await self._store.save(platform, name, generation, grant)
+            except StoreAway as error:
+                _log.error("the new token of %s account %s is not stored yet: %s", platform, name, error)
+                await self._clock.sleep(SAVE_AGAIN_SECONDS)
 
 
 def _same_owner(platform: Platform, name: str, stored: StoredGrant, grant: Grant) -> None:

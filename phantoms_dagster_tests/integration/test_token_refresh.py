@@ -18,12 +18,13 @@ import pytest
 from aiohttp import web
 
 from phantoms_dagster.domain.accounts import DISCONNECTED
-from phantoms_dagster.domain.errors import Disconnected, NotYet, Permanent, Transient
+from phantoms_dagster.domain.errors import Disconnected, NotYet, Permanent, StoreAway, Transient
 from phantoms_dagster.domain.grants import Grant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity
 from phantoms_dagster.platforms.oauth import App
 from phantoms_dagster.platforms.tiktok.oauth import TikTokOAuth
+from phantoms_dagster.production import token_refresh
 from phantoms_dagster.production.token_refresh import TokenRefresher
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.engine import async_engine, engine
@@ -54,13 +55,13 @@ class Fleet:
         with_engine(self.database_url, lambda e: Grants(e, self.vault()).connect(TIKTOK, "reef", Grant(**given), OWNER))
 
     @asynccontextmanager
-    async def process(self, pause: float = 60.0) -> AsyncIterator[TokenRefresher]:
+    async def process(self, pause: float = 60.0, own_wait: float = 90.0) -> AsyncIterator[TokenRefresher]:
         database = async_engine(self.database_url)
         async with httpx.AsyncClient() as client:
             app = App(TIKTOK, {"client_id": "app"}.__getitem__, {"client_secret": "app-secret"}.get)
             oauth = TikTokOAuth(client=client, app=app, authorize_url="https://example.org/", base_url=self.server.url)
             store = PostgresGrants(database, self.vault())
-            refresher = TokenRefresher(store=store, oauth={TIKTOK: oauth}, clock=SystemClock(), pause=pause)
+            refresher = TokenRefresher(store=store, oauth={TIKTOK: oauth}, clock=SystemClock(), pause=pause, own_wait=own_wait)
             try:
                 yield refresher
             finally:
@@ -272,6 +273,31 @@ async def test_after_a_kill_between_rotation_and_commit_a_strict_platform_makes_
     async with fleet.process() as process:
         assert await process.token(TIKTOK, "reef") == "act.again"
     assert fleet.account.state == "active"
+
+
+async def test_while_postgresql_is_away_the_rotated_token_is_kept_until_it_is_stored(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The platform had ended the old refresh token, and the new one was only in this process."""
+    fleet.age(0.9)
+    back = asyncio.Event()
+    save = PostgresGrants.save
+
+    async def away_until_back(self: PostgresGrants, *given: Any) -> bool:
+        if not back.is_set():
+            raise StoreAway("the server closed the connection")
+        return await save(self, *given)
+
+    monkeypatch.setattr(PostgresGrants, "save", away_until_back)
+    monkeypatch.setattr(token_refresh, "SAVE_AGAIN_SECONDS", 0.05)
+    async with fleet.process(own_wait=0.2) as process:
+        assert await process.token(TIKTOK, "reef") == "act.old"  # it works still, so the caller does not wait for the new one
+        with pytest.raises(NotYet, match="still being renewed or stored"):
+            await process.renewed(TIKTOK, "reef", "act.old")
+        back.set()
+    async with fleet.process() as other:
+        assert await other.token(TIKTOK, "reef") == "act.token-1"
+    assert len(fleet.server.calls) == 1
 
 
 async def test_an_account_that_nothing_uses_is_renewed_once_a_week(fleet: Fleet) -> None:
