@@ -1,4 +1,4 @@
-"""Public ids that come late: the sensor that looks whether any is due, and the job that asks. A shell of `production.late_ids`."""
+"""Public ids that come late: the sensor that finds due look-ups, and the job that does them. A wrapper of `production.late_ids`."""
 
 from collections.abc import Iterator
 
@@ -56,13 +56,13 @@ def late_ids_job() -> None:
     job_name=late_ids_job.name,
     minimum_interval_seconds=SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts late_ids_job when a post without a public id is due to be asked for.",
+    description="Starts late_ids_job when the look-up of a post's public id is due.",
 )
 @skips_while_the_store_is_away
 def late_ids_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.RunRequest | dg.SkipReason:
     """Request a run if a post needs its public id and no run is open. If none does, this costs one query for each platform."""
     if not any(table.due(sandbox=sandbox, most=1) for table, sandbox in _tables(services)):
-        return dg.SkipReason("no public id is due to be asked for")
+        return dg.SkipReason("no look-up of a public id is due")
     if context.instance.get_runs(dg.RunsFilter(job_name=late_ids_job.name, statuses=OPEN), limit=1):
         return dg.SkipReason("the last round has not ended")
     return dg.RunRequest()

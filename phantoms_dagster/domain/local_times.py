@@ -1,4 +1,4 @@
-"""Local times, as people write them, in time zones whose days may have 23 or 25 hours twice a year."""
+"""Local times, as people write them. In many time zones, two days a year have 23 or 25 hours."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What a provider's adapters are made with.
+"""The arguments with which a provider's adapters are made.
 
-A provider's module `adapters` has the function of each kind of work that it does: `writer(tools)`, `voice(tools)`,
-`renderer(tools)`, which make the ports `ScriptWriter`, `Voice` and `Renderer`. They make objects and send nothing.
+A provider's module `adapters` has one function for each kind of work that it does. `writer(tools)`, `voice(tools)` and
+`renderer(tools)` make the ports `ScriptWriter`, `Voice` and `Renderer`. They only make objects and send nothing.
 
-Two coroutines are optional. `check(service)` asks the real service whether the key is good, by a read that costs nothing, and
-returns findings. `model(service)` returns one finding about the model that is set; it is asked in the sandbox, too.
+Two coroutines are optional. `check(service)` checks the key at the real service, with a read that costs nothing, and returns
+findings. `model(service)` returns one finding about the configured model. It also runs with the sandbox.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from phantoms_dagster.domain.ports import Clock, MediaStore
 
 @dataclass(frozen=True)
 class ProviderFinding:
-    """What `phantoms doctor` says of a provider. `check` is what was looked at; `verdict`: ok, note or wrong; `fix`: what to do."""
+    """A finding that `phantoms doctor` shows. `check`: what was checked. `verdict`: ok, note or wrong. `fix`: what to do."""
 
     check: str
     verdict: str
@@ -32,11 +32,12 @@ class ProviderFinding:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceTools:
-    """A provider as it is reached now.
+    """How to reach a provider.
 
-    `client`: one that keeps the fleet's limits, except in `check` and `model`; a provider that is not remote has none. `base_url`
-    and `key` are those of the sandbox when `sandbox` says so; `key` is called for each request. `setting`: the value of one of the
-    provider's settings, by its short name. `secret`: the same for a secret, as its file has it at that moment; None in the sandbox.
+    - `client` keeps the shared limits, except in `check` and `model`. A provider that is not remote has none.
+    - `base_url` and `key` are those of the sandbox if `sandbox` is true. `key` is called for each request.
+    - `setting` returns the value of one of the provider's settings, by its short name.
+    - `secret` does the same for a secret and reads its file each time. None in the sandbox.
     """
 
     client: httpx.AsyncClient
@@ -55,7 +56,7 @@ class ServiceTools:
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderTools(ServiceTools):
-    """What a writer, a voice or a renderer works with. `work_dir`: a folder that outlives the process.
+    """The arguments for making a writer, a voice or a renderer. `work_dir`: a folder that outlives the process.
 
     `renders_in_flight`: the most renders at once in this process, for a renderer that renders on this machine.
     """

@@ -403,7 +403,7 @@ class Catalogue:
             connection.execute(statement, {"keys": list(keys)})
 
     def reorder(self, keys: Sequence[str]) -> int:
-        """Take over Dagster's order: `keys` is all it knows. Registered videos that it does not know are registered anew.
+        """Take over Dagster's order: `keys` is all it knows. Registered videos that it does not know are registered again.
 
         The number of rows that were not as Dagster has them.
         """

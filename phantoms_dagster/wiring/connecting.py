@@ -31,11 +31,11 @@ PASTE_PORT = 8400
 
 
 class WrongState(InvalidInput):
-    """The answer belongs to another attempt than this one."""
+    """The answer belongs to a different attempt."""
 
 
 class Denied(InvalidInput):
-    """The owner did not grant access, or not all that is needed."""
+    """The owner did not grant access, or did not grant all needed permissions."""
 
 
 @dataclass(frozen=True)

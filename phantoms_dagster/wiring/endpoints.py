@@ -83,7 +83,7 @@ class Endpoints:
 
     @property
     def connected(self) -> frozenset[str]:
-        """The platforms on which an account has its own token. Asked again now and then, because a person may connect one."""
+        """The platforms on which an account has its own token. Read again from time to time, because a person may connect one."""
         if self._connected is not None:
             return self._connected
         if self._asked is None or time.monotonic() - self._asked[0] > CONNECTED_SECONDS:
@@ -91,7 +91,7 @@ class Endpoints:
         return self._asked[1]
 
     def missing(self, integration: str) -> bool:
-        """Whether there is neither a key or token for all nor, on a platform, one of an account. What needs none misses none."""
+        """Whether the integration needs a key or token and has none, not even that of a single account."""
         if _key_setting(integration) is None:
             return False
         return self.secret(integration) is None and not (integration in Platform and integration in self.connected)
@@ -102,7 +102,7 @@ class Endpoints:
         return None if name is None else self._current(name)
 
     def secret_of(self, integration: str, name: str) -> str | None:
-        """Another secret of the platform or provider, such as its app's. The sandbox is never told one."""
+        """Another secret of the platform or provider, such as its app's. The sandbox never gets one."""
         return None if self.sandboxed(integration) else self._current(f"{integration}_{name}")
 
     def _current(self, name: str) -> str | None:
@@ -172,7 +172,7 @@ class Endpoints:
         return any(self.chosen(kind) == integration for kind in KINDS)
 
     def base_url(self, integration: str) -> str:
-        """The base URL that the adapter is given."""
+        """The base URL for the adapter."""
         if self.sandboxed(integration):
             return self.sandbox_url + spec_of(integration).sandbox_path
         return str(self._settings.of(integration, "base_url"))

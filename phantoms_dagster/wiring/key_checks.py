@@ -1,7 +1,7 @@
 """Checks for `phantoms doctor` that each real service accepts our key. Every call is a read that costs nothing.
 
 A refusal, an unreachable service and a service with problems of its own are distinguished, because each needs another next step.
-Nothing is reported as ok without having been asked.
+Nothing is reported as ok without a check.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Finding:
 
 
 def ask_provider(settings: Settings, endpoints: Endpoints, provider: str) -> list[Finding]:
-    """What the provider's own check finds: whether the service accepts the key. The provider has one (see `has`)."""
+    """Run the provider's own check of its key. The provider must have one (see `has`)."""
     spec, base_url = PROVIDERS[provider], f"PHANTOMS_{provider.upper()}_BASE_URL"
 
     async def ask() -> list[Finding]:

@@ -18,7 +18,7 @@ SECONDS = 5.0
 
 
 def model_finding(settings: Settings) -> ProviderFinding | None:
-    """What is to be said of the model; None when the writer has none to set.
+    """Check the configured model. Returns None when the chosen writer has no setting for a model.
 
     Raises InvalidInput when there is neither a key nor a sandbox.
     """

@@ -1,4 +1,4 @@
-"""The adapters of the providers, made of the settings: the writer, the voice and the renderer that are chosen."""
+"""Makes the adapters of the chosen providers from the settings: the writer, the voice and the renderer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phantoms_dagster.registry.providers import PROVIDERS, VOICES, ProviderKind
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.endpoints import Endpoints
 
-# Commands look at providers, and few of them send anything.
+# Many commands read the records of providers, but few send anything.
 if TYPE_CHECKING:
     import httpx
 
@@ -32,7 +32,7 @@ def has(provider: str, what: str) -> bool:
 
 
 def channel_problem(settings: Settings) -> Callable[[Channel], tuple[str, str] | None]:
-    """What tells why a channel cannot be spoken by the voice that is chosen."""
+    """Return a function that says why the chosen voice cannot speak for a channel."""
     dotted = VOICES.specs[settings.voice.choice].channel_problem
     if dotted is None:
         return lambda _channel: None
@@ -50,7 +50,7 @@ def _reach(
 ) -> dict[str, Any]:
     remote = PROVIDERS[provider].remote
     return {
-        # A provider that is no service has no client, and asks for none.
+        # A provider that is not remote has no client and uses none.
         "client": client,
         "base_url": endpoints.base_url(provider) if remote else "",
         "key": partial(endpoints.key, provider),
@@ -62,14 +62,14 @@ def _reach(
 
 
 def service_tools(settings: Settings, endpoints: Endpoints, provider: str, client: httpx.AsyncClient, clock: Clock) -> ServiceTools:
-    """What `check` and `model` work with. Raises InvalidInput when there is neither a key nor a sandbox."""
+    """Return the argument for `check` and `model`. Raises InvalidInput when there is neither a key nor a sandbox."""
     from phantoms_dagster.providers.tools import ServiceTools  # noqa: PLC0415
 
     return ServiceTools(**_reach(settings, endpoints, provider, client, clock))
 
 
 class Providers:
-    """Makes the writer, the voice and the renderer that are chosen."""
+    """Makes the chosen writer, voice and renderer."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Providers:
         self._clock = clock
 
     def make(self, kind: ProviderKind) -> Any:
-        """The adapter of that kind. Raises InvalidInput when there is neither a key nor a sandbox."""
+        """Make the adapter for that kind of work. Raises InvalidInput when there is neither a key nor a sandbox."""
         from phantoms_dagster.providers.tools import ProviderTools  # noqa: PLC0415
 
         provider = self._endpoints.chosen(kind)

@@ -1,4 +1,4 @@
-"""The user of this machine, as named in decisions and the audit log."""
+"""The current user of this machine, for decisions and the audit log."""
 
 import getpass
 import os

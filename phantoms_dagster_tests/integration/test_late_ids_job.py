@@ -57,11 +57,11 @@ def test_the_sensor_starts_the_job_when_an_id_is_due_and_the_job_asks_the_platfo
             context = dg.build_sensor_context(instance=instance, resources={"services": services}, sensor_name=late_ids_sensor.name)
             return late_ids_sensor.evaluate_tick(context)
 
-        assert ticked().skip_message == "no public id is due to be asked for"
+        assert ticked().skip_message == "no look-up of a public id is due"
         asyncio.run(post_without_a_public_id(database_url))
         assert len(ticked().run_requests or []) == 1
         result = late_ids_job.execute_in_process(instance=instance, resources={"services": services})
         [event] = [event for event in result.all_events if event.is_successful_output]
         told = {name: value.value for name, value in event.step_output_data.metadata.items()}
         assert told == {"found": 0, "still_waiting": 1, "given_up": 0}
-        assert ticked().skip_message == "no public id is due to be asked for"
+        assert ticked().skip_message == "no look-up of a public id is due"

@@ -1,1 +1,1 @@
-"""The neural voice of this machine."""
+"""The neural voice on this machine."""

@@ -1,1 +1,1 @@
-"""The renderer of this machine: ffmpeg."""
+"""The renderer on this machine, which uses ffmpeg."""

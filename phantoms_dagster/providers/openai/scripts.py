@@ -1,4 +1,4 @@
-"""Writes scripts with the chat completions of OpenAI or a compatible server: which calls are made, and what is recorded of them.
+"""Writes scripts with the chat completions of OpenAI or a compatible server. Decides which calls to make and what to record.
 
 A script takes one paid call. If the answer has a fault that cannot be repaired here, a second call tells the model about it. After
 that the stage succeeds or fails. `call` makes the calls.
@@ -29,8 +29,8 @@ MAX_OUTPUT_TOKENS = 8_000
 MORE_OUTPUT_TOKENS = 16_000
 # Seconds before each look-up of a lost answer. A completion is listed within a minute, and usually sooner.
 READ_BACK_SECONDS = (1.0, 9.0, 50.0)
-# After this many lost answers, or this many reads, the cost is booked and the script is ordered again: a server that never lists
-# its completions must not hold up a video for good.
+# After this many lost answers, or this many reads, the cost is booked and the script is ordered again. Otherwise a server that
+# never lists its completions would hold up a video forever.
 DOUBTS_KEPT, READS_KEPT = 6, 12
 # Our entry in the stored answer. `asked`: the marker of a second call that is about to be made. `first`: the first call's usage.
 NOTE = "phantoms"

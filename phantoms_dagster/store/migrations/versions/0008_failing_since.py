@@ -1,4 +1,4 @@
-"""Since when a stage fails and how often it waited in vain; how many tries a letter is the end of, and since when."""
+"""When a stage began to fail and how often it waited without success; the attempts and the time that a dead letter sums up."""
 
 from alembic import op
 

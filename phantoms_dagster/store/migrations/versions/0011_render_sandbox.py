@@ -1,4 +1,4 @@
-"""Renders of the sandbox are not those of the real service. Null: from before this was noted, so whoever goes on takes it for theirs."""
+"""Whether a render is the sandbox's or the real service's. Null: an older row, which any attempt may continue as its own."""
 
 from alembic import op
 
