@@ -62,7 +62,7 @@ class Provider:
         return f"{said}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
     def person(self, subject: str, **claims: Any) -> None:
-        """Somebody whom the provider knows, without asking for a password."""
+        """A user whom the provider logs in without asking for a password."""
         httpx.put(f"{self.url}/users/{subject}", json=claims, timeout=10).raise_for_status()
 
     def agree(self, address: str, subject: str) -> str:

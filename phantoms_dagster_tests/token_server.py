@@ -1,4 +1,4 @@
-"""A small token server for tests: rotates refresh tokens, dies on demand, and answers with anything it is told to."""
+"""A small token server for tests: rotates refresh tokens, dies on demand, and gives any answer that a test sets."""
 
 from __future__ import annotations
 

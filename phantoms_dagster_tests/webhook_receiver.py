@@ -76,7 +76,7 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self._server.server_port}/hooks/s3cret-path"
 
     def wait(self, until: Callable[[], bool], seconds: float = 60.0) -> bool:
-        """Wait until something is so; it is asked whenever a request came, and now and then."""
+        """Wait until the condition holds. It is checked after each request, and from time to time."""
         ends = time.monotonic() + seconds
         with self._arrived:
             while not until():

@@ -107,7 +107,7 @@ def test_the_render_api_dies_in_mid_run_and_the_demo_loses_nothing_and_leaves_pl
 
 @pytest.mark.timeout(900)
 def test_with_review_a_person_decides_at_the_desk_and_the_demo_goes_on(tmp_path: Path) -> None:
-    """One is approved for two platforms, one is rejected. The address that the demo prints is all that the person knows."""
+    """One is approved for two platforms, one is rejected. The person only knows the address that the demo prints."""
     home = tmp_path / "demo"
     command = [*DEMO, "--json", "--keep", str(home), "--videos", "2", "--review"]
     with (tmp_path / "said.txt").open("w") as out:

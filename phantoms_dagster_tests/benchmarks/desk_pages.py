@@ -27,7 +27,7 @@ NOT_PAGES = {
 
 @dataclass(frozen=True)
 class Samples:
-    """What there is to ask for: keys of videos by where they are, causes and numbers of dead letters, bulk actions, days."""
+    """Parameters for the pages: keys of videos by stage, causes and numbers of dead letters, bulk actions and days."""
 
     waiting: Sequence[str]
     out: Sequence[str]

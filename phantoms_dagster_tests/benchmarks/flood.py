@@ -1,4 +1,4 @@
-"""*flood*: twenty approved videos are published as quickly beside two thousand new ones as they are alone.
+"""*flood*: twenty approved videos are published as quickly next to two thousand new ones as they are alone.
 
 Both are measured several times in the same stack, in an order that favours neither (alone, flood, flood, alone, ...). In a round
 with a flood, the approval falls when Dagster knows all of its videos; after the round what is left of it is taken away.

@@ -1,4 +1,4 @@
-"""kill -9 of a running stack's processes, and when what they did goes on. Nothing here helps: the product's own supervision does.
+"""kill -9 of a running stack's processes, and when their work continues. Only the product's own supervision restarts them.
 
 Which process falls when, and what is made of the figures, belongs to the benchmark.
 """

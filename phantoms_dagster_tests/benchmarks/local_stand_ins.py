@@ -37,7 +37,7 @@ class Memory:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def recall(self, name: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
-        """What is known by that name, else what `make` answers: it is asked once, or if it answers nothing, each time."""
+        """Return the stored value of that name. Without one, call `make` and store its result unless it is empty."""
         if (known := self._read(name)) is not None:
             return known
         if name in self._unknowable:

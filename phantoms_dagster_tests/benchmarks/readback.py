@@ -165,7 +165,7 @@ class _Days:
                 return await read_back(self.results.due(), {Platform("instagram"): reader}, keep, {})
 
     async def _publish(self, limits: RedisLimits) -> None:
-        """All that a post asks for, without any wait."""
+        """Ask for admission to every pool that one post needs, without waiting."""
         for pool in PUBLISHING:
             try:
                 permit = await limits.admit(CallScope("instagram", ACCOUNT, pool), max_wait=0, hold_seconds=5)

@@ -67,7 +67,7 @@ class Valkey:
         self._url = bench.urls.redis_url
 
     def refuse(self) -> None:
-        """Want a replica that there is none of."""
+        """Require a replica, although there is none."""
         self._want(1)
 
     def serve(self) -> None:

@@ -33,7 +33,7 @@ class Fleet:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended by itself."""
+        """Whether any of its processes is still running."""
         return bool(self._supervisor.pids)
 
     @property

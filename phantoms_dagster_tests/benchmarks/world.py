@@ -115,7 +115,7 @@ class Bench:
         return {**self.servers.pids, **self.stand_ins.pids}
 
     def fleet(self, role: str, count: int, *, settings: Mapping[str, str] | None = None, **options: Any) -> Fleet:
-        """Start worker processes (see `fleet`); they end with this world at the latest."""
+        """Start worker processes (see `fleet`). The end of this world ends them, too."""
         self.fleets += 1
         name = f"fleet-{self.fleets}-{role}"
         argv = (sys.executable, "-m", "phantoms_dagster_tests.benchmarks.fleet", role, str(count), json.dumps(options))
@@ -264,7 +264,7 @@ def _settings(chosen: Mapping[str, str]) -> Settings:
 
 
 class Reviewer:
-    """A person who looks at everything and says yes, in a thread of this process.
+    """A person who looks at every video and approves it, in a thread of this process.
 
     `page`: decides on so many at once, and on fewer when nothing is left to be rendered.
     """

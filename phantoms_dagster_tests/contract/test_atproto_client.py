@@ -1,5 +1,5 @@
-"""The client `atproto`, unchanged, against Bluesky's stand-in. It is told the address, and the name of the account's own server
-leads there."""
+"""The client `atproto`, unchanged, against Bluesky's stand-in. It gets the stand-in's address. The name of the account's own server
+leads there, too."""
 
 from __future__ import annotations
 

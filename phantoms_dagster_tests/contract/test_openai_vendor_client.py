@@ -22,7 +22,7 @@ ASK: list[Any] = [{"role": "user", "content": '{"title": "Tides", "target_words"
 
 
 class Post(BaseModel):
-    """What the model is asked for."""
+    """The answer that the model must give."""
 
     title: str
     caption: str

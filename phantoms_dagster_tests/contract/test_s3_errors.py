@@ -120,7 +120,7 @@ async def test_each_refusal_has_its_class_and_says_what_to_do(
 
 
 async def test_a_key_that_may_not_look_may_still_write(tmp_path: Path) -> None:
-    """S3 answers 403 to a look at an object that is not there when the key may not list the bucket."""
+    """If a key may not list the bucket, S3 answers 403 when it looks for an object that does not exist."""
     (tmp_path / "a.mp4").write_bytes(b"abc")
     async with answering(HEAD=["403", OK], PUT=[OK]) as server:
         file = await store_at(server.url, tmp_path).add(tmp_path / "a.mp4")

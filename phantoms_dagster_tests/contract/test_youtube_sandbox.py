@@ -413,7 +413,7 @@ async def test_what_is_sent_and_answered_is_as_googles_specification_says(tmp_pa
 
 @asynccontextmanager
 async def google_site() -> AsyncIterator[tuple[Sandbox, Any]]:
-    """A sandbox, and Google's client aimed at it by nothing but the root URL of its discovery document."""
+    """A sandbox, and Google's client. Only the root URL in the client's discovery document has changed."""
     sandbox = Sandbox(seed=1)
     async with TestServer(application(sandbox, [routes(sandbox)])) as server:
         root = str(server.make_url("/"))

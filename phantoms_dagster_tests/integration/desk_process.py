@@ -37,7 +37,7 @@ class DeskProcess:
 
     @property
     def environment(self) -> dict[str, str]:
-        """That of the desk and of commands beside it."""
+        """The environment of the desk, and of commands that run at the same time."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PHANTOMS_", "DAGSTER_"))}
         ours = {"PHANTOMS_HOME": str(self.home), "PHANTOMS_DATABASE_URL": self.database_url, "PHANTOMS_REDIS_URL": self.redis_url}
         return {**kept, **ours, "PYTHONUNBUFFERED": "1", **self.settings}
@@ -75,7 +75,7 @@ class DeskProcess:
 
     @asynccontextmanager
     async def person(self, name: str) -> AsyncIterator[Browser]:
-        """Somebody who is logged in, at a browser of their own."""
+        """A logged-in user with a separate browser."""
         async with httpx.AsyncClient(base_url=self.url, timeout=MAX_WAIT, trust_env=False) as client:
             browser = Browser(client)
             assert (await browser.log_in(name)).status_code == 303
@@ -83,7 +83,7 @@ class DeskProcess:
 
 
 def command(desk: DeskProcess, *arguments: str, log: Path | None = None) -> subprocess.Popen[str]:
-    """A command of the command line beside the desk; what it says on standard error goes into `log`."""
+    """Run a command while the desk runs. Its standard error goes into `log`."""
     line = [sys.executable, "-W", "ignore", "-m", "phantoms_dagster.cli.main", *arguments]
     with (log or Path(os.devnull)).open("a") as errors:
         error: Any = errors if log else subprocess.PIPE

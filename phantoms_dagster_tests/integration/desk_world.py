@@ -94,7 +94,7 @@ class DeskWorld:
         return file
 
     def content(self, key: str) -> str:
-        """The hash of what there is to decide on."""
+        """The hash of what a decision would be about."""
         review = self.desk.decisions.review(key)
         assert review is not None
         return review.content

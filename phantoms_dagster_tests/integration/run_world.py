@@ -37,7 +37,7 @@ CONFIG = {
 
 @dataclass
 class RunWorld:
-    """A Dagster instance whose runs are carried by RQ, and what is needed to look at them."""
+    """A Dagster instance with runs in RQ, and the means to look at them."""
 
     folder: Path
     redis_url: str

@@ -144,7 +144,7 @@ class _Desk(_WebServer):
 
 @pytest.fixture
 def desk_port() -> Iterator[int]:
-    """A desk, which asks who it is by itself."""
+    """The port of a desk, which handles log-ins itself."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Desk) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port

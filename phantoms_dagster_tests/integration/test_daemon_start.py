@@ -1,4 +1,4 @@
-"""How our daemon starts beside the code server, and what it does not log."""
+"""How our daemon starts together with the code server, and what it does not log."""
 
 from __future__ import annotations
 

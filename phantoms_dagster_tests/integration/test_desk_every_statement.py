@@ -95,7 +95,7 @@ async def test_every_statement_finds_its_rows_by_an_index_and_touches_little(cou
 
 
 def plan_of(connection: Connection, statement: str, values: Any) -> dict[str, Any]:
-    """How PostgreSQL carried it out. Nothing of it stays."""
+    """PostgreSQL's plan for it. The changes are rolled back."""
     with connection.begin_nested() as savepoint:
         answer = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}", values).scalar_one()
         savepoint.rollback()

@@ -40,7 +40,7 @@ def decide(world: DeskWorld, browser: Browser, key: str, answer: str) -> asyncio
 async def test_of_two_sessions_that_decide_at_once_one_counts_and_the_other_is_told_who_was_first(
     world: DeskWorld, desk: DeskProcess, one: str, other: str
 ) -> None:
-    """Both wait for the same row before either may look at it."""
+    """Both sessions wait for the same row before either of them reads it."""
     [key] = await world.waiting()
     async with desk.person("ann") as ann, desk.person("ben") as ben:
         for browser in (ann, ben):

@@ -225,7 +225,7 @@ async def test_a_crash_after_some_files_are_gone_is_made_good_by_the_next_night(
 
 
 async def test_the_first_error_stops_the_removals_that_have_not_begun(media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that is away is asked once, and not once for each file."""
+    """If the store is away, only one removal is tried, not one for each file."""
     monkeypatch.setattr("phantoms_dagster.production.cleaning.AT_ONCE", 2)
     await media.video()
     await media.video()

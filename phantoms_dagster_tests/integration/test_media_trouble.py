@@ -60,7 +60,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def grow(folder: Path) -> None:
-    """Somebody makes room."""
+    """Make room on the disk."""
     subprocess.run(["mount", "-o", "remount,size=20m", str(folder)], check=True)
 
 

@@ -37,7 +37,7 @@ def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def doctor(server: S3Server, **changed: str) -> tuple[dict[str, str], str]:
-    """What the doctor found about media, and all that it printed."""
+    """Return the doctor's findings about media, and its whole output."""
     given = {"URL": URL, "ENDPOINT_URL": server.url, "ACCESS_KEY_ID": KEY_ID, "SECRET_ACCESS_KEY": SECRET, **changed}
     variables = {f"PHANTOMS_MEDIA_{name}": value for name, value in given.items()}
     result = CliRunner().invoke(app, ["doctor", "--json"], env=variables)

@@ -50,7 +50,7 @@ def settings(database_url: str, redis_url: str, receiver: Receiver, tmp_path: Pa
 
 
 async def look(world: World, settings: Settings) -> list[str]:
-    """One look at all destinations; what each says."""
+    """Look at all destinations once. Return the result of each."""
     store = ReviewNotices(world.engine)
     found = []
     for name, send in destinations(settings).items():

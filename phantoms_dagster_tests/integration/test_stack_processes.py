@@ -26,7 +26,7 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
 def test_a_file_in_the_working_directory_takes_the_place_of_no_module(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody's gql.py kept the web server from starting."""
+    """A user's file gql.py kept the web server from starting."""
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path))
     stack = Stack(settings, say=lambda _: None, warn=lambda _: None)
     try:

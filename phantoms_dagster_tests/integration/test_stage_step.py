@@ -46,7 +46,7 @@ def runner() -> Runner:
 
 
 class Standing:
-    """No letter is open, and the one video waits for a person. Counts how often it is asked."""
+    """No letter is open, and the only video waits for a person. Counts the queries."""
 
     def __init__(self) -> None:
         self.asked = 0

@@ -73,7 +73,7 @@ async def hang_up(_head: bytes, writer: asyncio.StreamWriter) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "GET", "DELETE"])
 async def test_a_request_whose_kept_alive_connection_broke_is_not_sent_again(method: str) -> None:
-    """aiohttp repeats PUT by itself: the last chunk of an upload would be a second post."""
+    """aiohttp repeats a PUT on its own. The last chunk of an upload would then make a second post."""
     answers = iter([ok, hang_up, ok, ok])
 
     async def once_fine_then_broken(head: bytes, writer: asyncio.StreamWriter) -> None:
@@ -202,7 +202,7 @@ async def test_a_streamed_upload_arrives_whole() -> None:
 
 
 async def test_an_upload_address_is_used_verbatim() -> None:
-    """Its signature covers every byte; aiohttp by itself would turn %2F into / and %7E into ~."""
+    """Its signature covers every byte. Without our setting, aiohttp would turn %2F into / and %7E into ~."""
     address = "/up%2Dload/a%2Fb?upload_id=AB%3D%3D&sig=x%2Fy%7E%3A&s=a+b%20c%2B"
     async with peer(ok) as server, client() as http:
         await http.put(server.url.removesuffix("/x") + address + "#part", content=b"x")

@@ -39,7 +39,7 @@ def rules(world: DeskWorld, **changes: Any) -> None:
 
 
 def approve(world: DeskWorld, key: str, actor: Actor, **given: Any) -> str:
-    """Approve what there is now; the state of the decision, or the message of its refusal."""
+    """Approve the current version. Return the state of the decision, or the message of its refusal."""
     return world.desk.pending.submit(key, "approve", actor, content_sha256=world.content(key), **given).state
 
 
@@ -49,7 +49,7 @@ def outcome(world: DeskWorld, key: str) -> list[tuple[bool, str | None, str]]:
 
 
 def first(world: DeskWorld, key: str) -> str | None:
-    """Who has approved what there is now, while a second must."""
+    """Return who has approved the current version while a second approval is missing."""
     review = world.desk.decisions.review(key)
     return review.first.reviewer if review is not None and review.first is not None else None
 

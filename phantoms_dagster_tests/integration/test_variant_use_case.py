@@ -33,7 +33,7 @@ from phantoms_dagster_tests.integration.stage_world import CHANNEL, NOON, SCRIPT
 
 
 class NoAttempt:
-    """A variant writes nothing down by itself."""
+    """An attempt that records nothing, because a variant makes no request."""
 
     id = "attempt-1"
     stored_response = None

@@ -129,7 +129,7 @@ def test_a_killed_parent_takes_all_along_and_the_next_one_resumes_the_run(world:
 
 
 def test_a_worker_that_comes_back_from_a_stall_stops_what_another_has_taken_over(world: RunWorld, gone: Gone) -> None:
-    """kill -STOP: the lease runs out, the run is resumed elsewhere, then the stalled worker goes on."""
+    """kill -STOP: the lease runs out, another worker resumes the run, then the stalled worker continues."""
     world.start_workers("script=2")
     run_id = world.launch("waiting_job")
     horse = begun(world, run_id)

@@ -71,7 +71,7 @@ def tell(
     now: datetime = NOW,
     pause: timedelta = NO_PAUSE,
 ) -> AlertDelivery:
-    """Tell, by way of a cursor as the sensor does."""
+    """Deliver, with a cursor in between, as the sensor does."""
     delivery = deliver(told, reading, ears, now=now, pause=pause)
     assert load_cursor(dump_cursor(delivery.told)) == delivery.told
     return delivery

@@ -12,7 +12,7 @@ from phantoms_dagster.domain.errors import InvalidInput, StoreAway
 
 
 async def test_no_error_ends_what_is_repeated(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """An error that was none of the database's ended it in silence, and decisions waited for the next desk."""
+    """An error from outside the database once ended the task silently, and decisions waited for the next desk."""
     monkeypatch.setattr(upkeep, "AWAY_SECONDS", 0.0)
     outcomes: list[Exception | None] = [InvalidInput("nonsense"), StoreAway("refused"), StoreAway("refused"), None, None]
     done = asyncio.Event()

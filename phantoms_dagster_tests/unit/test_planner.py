@@ -232,7 +232,7 @@ def test_a_chain_takes_no_room_from_its_stages() -> None:
 
 
 def test_an_approval_gets_its_chain_while_renders_of_others_are_under_way() -> None:
-    """For a minute every look at the table broke off: nothing was left of the approvals, and the oldest of them was asked for."""
+    """The planner once failed for a minute: no approvals were left, but it asked for the oldest of them."""
     renders = (OpenRun("rendered_video", "k10", "k20"), OpenRun("make", "k25", "k25"))
     assert [run.target for run in planned(video(0, stage="approval"), open_runs=renders, chain_videos=3, batch_wait=5)] == [
         "release"

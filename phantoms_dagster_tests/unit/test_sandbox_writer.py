@@ -84,7 +84,7 @@ def sentences_of(script: dict[str, Any], language: str) -> list[str]:
 
 
 def problem_of(headline: str, script: dict[str, Any], language: str) -> str | None:
-    """Why a headline is no whole phrase: it must end where a sentence or a clause of what is spoken does."""
+    """Return why a headline is not a whole phrase. It must end where a sentence or a clause of the spoken text ends."""
     if not headline or headline in [note.shown for note in _NOTES] or headline.startswith("A title and "):
         return None
     last = re.findall(r"\w+", headline)[-1].casefold()
