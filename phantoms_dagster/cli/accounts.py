@@ -108,8 +108,10 @@ def connect(
         else:
             done = _by_browser(connecting, registered, port)
         key = f"{connecting.platform}:{connecting.name}"
-        fields = {"connected": key, "owner": done.owner.label, "subject": done.owner.subject}
+        fields = {"connected": key, "owner": done.owner.label, "subject": done.owner.subject, "warning": done.warning}
         print_result(fields, f"connected {key}: {done.owner.label} ({done.owner.subject})", as_json=as_json)
+        if done.warning and not as_json:
+            say(done.warning, style="yellow")
         used = any(channel.accounts.get(connecting.platform) == connecting.name for channel in services.channels().values())
         if not used and not as_json:
             say(f"no channel posts to {key} yet: name it under `accounts` in channels.yaml")

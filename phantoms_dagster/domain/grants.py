@@ -99,6 +99,10 @@ class OAuth(Protocol):
         """The age at which an access token with that life is renewed."""
         ...
 
+    def warning(self, grant: Grant) -> str:
+        """What a person must know about a new connection; empty if there is nothing."""
+        ...
+
     def why_dead(self, stored: StoredGrant) -> str:
         """A hint about the usual reason for such a death; empty if there is none."""
         ...

@@ -14,9 +14,9 @@ _SECRETS = re.compile(
 )
 
 # Tokens by the form that Google, TikTok and Meta give them, wherever they are in a text.
-_TOKENS = re.compile(r"(?<![\w.])(ya29\.|1//|act\.|rft\.|clt\.|IG(?=[A-Za-z0-9]{30})|EAA(?=[A-Za-z0-9]{30}))[\w.!*~+/=-]+")
+_TOKENS = re.compile(r"(?<![\w.])(?:ya29\.|1//|act\.|rft\.|clt\.|IG(?=[A-Za-z0-9]{30})|EAA(?=[A-Za-z0-9]{30}))[\w.!*~+/=-]+")
 
 
 def redact(text: str) -> str:
     """The text with tokens, signatures and session identifiers replaced by `***`."""
-    return _TOKENS.sub(r"\1***", _SECRETS.sub(lambda m: (m.group(1) or m.group(2)) + "***", text))
+    return _TOKENS.sub("***", _SECRETS.sub(lambda m: (m.group(1) or m.group(2)) + "***", text))

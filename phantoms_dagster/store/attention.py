@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, RowMapping, text
 
+from phantoms_dagster.domain.accounts import EXPIRING_SECONDS
 from phantoms_dagster.domain.attention import Attention, Notice
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.models import Platform
@@ -44,6 +45,12 @@ _LOOK = text(
     SELECT 'account', platform || ':' || name, reason, 1, COALESCE(state_since, updated_at), NULL, clock_timestamp()
     FROM phantoms.accounts WHERE state <> 'active'
     UNION ALL
+    SELECT 'expiring', platform || ':' || name, to_char(ends_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), 1,
+        GREATEST(connected_at, ends_at - make_interval(secs => :expiring)), NULL, clock_timestamp()
+    FROM (SELECT platform, name, connected_at, token_ref, state,
+        CASE WHEN refresh_token IS NULL THEN access_expires_at ELSE refresh_expires_at END AS ends_at FROM phantoms.accounts) a
+    WHERE state = 'active' AND token_ref = 'stored' AND ends_at < clock_timestamp() + make_interval(secs => :expiring)
+    UNION ALL
     SELECT 'unread', platform || ':' || account, problem, 1, failing_since, NULL, clock_timestamp()
     FROM phantoms.account_reads r WHERE failing_since IS NOT NULL AND NOT EXISTS (
         SELECT FROM phantoms.accounts a WHERE a.platform = r.platform AND a.name = r.account AND a.state <> 'active')
@@ -72,7 +79,7 @@ class AttentionBoard:
     def read(self) -> list[Attention]:
         """Everything that waits, the longest first."""
         with self._engine.connect() as connection:
-            rows = connection.execute(_LOOK, {"long": DEFERRED_LONG.total_seconds()}).mappings().all()
+            rows = connection.execute(_LOOK, {"long": DEFERRED_LONG.total_seconds(), "expiring": EXPIRING_SECONDS}).mappings().all()
             notices = connection.execute(_NOTICES).all()
             unknown = unknown_posts(connection)
         found = [_KINDS[row["kind"]](row) for row in rows if row["n"]]
@@ -134,6 +141,12 @@ def _account(row: RowMapping) -> Attention:
     return _attention(row, f"account:{row['subject']}", what, "phantoms accounts", alert=False)
 
 
+def _expiring(row: RowMapping) -> Attention:
+    platform, _, name = row["subject"].partition(":")
+    what = f"the connection of the {platform} account {name} ends on {row['why']} UTC; docs/accounts.md says what may extend it"
+    return _attention(row, f"expiring:{row['subject']}", what, f"phantoms accounts connect {platform} --name {name}", alert=True)
+
+
 def _unread(row: RowMapping) -> Attention:
     platform, _, name = row["subject"].partition(":")
     what = f"the results of the {platform} account {name} could not be read since {_time(row['since'])}: {_short(row['why'])}"
@@ -145,6 +158,7 @@ _KINDS: dict[str, Callable[[RowMapping], Attention]] = {
     "deferred": _deferred,
     "letters": _letters,
     "account": _account,
+    "expiring": _expiring,
     "unread": _unread,
 }
 

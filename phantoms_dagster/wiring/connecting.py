@@ -49,10 +49,11 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Connected:
-    """The connected account's owner and the answer of the platform."""
+    """The connected account's owner, the answer of the platform, and what the person must know about it (empty: nothing)."""
 
     owner: AccountIdentity
     grant: Grant
+    warning: str
 
 
 class Connecting:
@@ -132,7 +133,7 @@ class Connecting:
             raise Denied(f"{message}. Connect again, and leave all of them ticked")
         async with self._tools(GivenToken(grant.access_token)) as toolbox:
             owner = await cast(IdentityReader, toolbox.make(self.platform, "identity")).read(self.name)
-        return Connected(owner, grant)
+        return Connected(owner, grant, oauth.warning(grant))
 
     def _tools(self, tokens: GivenToken) -> AbstractAsyncContextManager[Toolbox]:
         return account_tools(self._settings, self._endpoints, self.platform, self.name, None, tokens=tokens)

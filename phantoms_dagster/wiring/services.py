@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.domain import channels as channels_file
@@ -63,6 +63,7 @@ class Services:
         self._overflow = overflow
         self.endpoints = Endpoints(settings, self._connected, self._named)
         self.clock = SystemClock()
+        self._known_connected: set[str] | None = None
         self._opened = AsyncExitStack()
         self._pipeline: Pipeline | None = None
 
@@ -125,9 +126,14 @@ class Services:
         """The platforms on which an account has its own token: from the table, or from the file while there is no table."""
         try:
             if self.settings.database.url is not None:
-                return set(Accounts(self.engine).connected_platforms())
+                self._known_connected = set(Accounts(self.engine).connected_platforms())
+                return self._known_connected
         except ProgrammingError:
             pass  # the table does not exist yet
+        except OperationalError:
+            if self._known_connected is None:
+                raise
+            return self._known_connected  # an outage of PostgreSQL connects and disconnects nothing
         return {str(platform) for channel in self._channels().values() for platform in channel.tokens}
 
     def _named(self) -> set[str]:

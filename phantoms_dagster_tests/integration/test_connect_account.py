@@ -194,7 +194,9 @@ def test_an_account_is_connected_in_the_browser_and_used_by_name(commands: Comma
     page = httpx.get(asked["redirect_uri"], params={"state": asked["state"], "code": "the-code"}, timeout=30, trust_env=False)
     assert page.status_code == 200
     assert "YouTube account ocean is Ocean" in page.text
-    assert "connected youtube:ocean: Ocean (UC-ocean)" in commands.end(process)
+    said = commands.end(process)
+    assert "connected youtube:ocean: Ocean (UC-ocean)" in said
+    assert "Google ends the connection of an app in testing after 7 days" in said
     [form] = [given for path, given in commands.platform.asked if path == "/token"]
     challenge = urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).rstrip(b"=").decode()
     assert challenge == asked["code_challenge"]

@@ -10,14 +10,16 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
 from aiohttp import web
+from sqlalchemy.exc import OperationalError
 
-from phantoms_dagster.domain.accounts import DISCONNECTED
+from phantoms_dagster.domain.accounts import DISCONNECTED, EXPIRING, standing
 from phantoms_dagster.domain.errors import Disconnected, NotYet, Permanent, StoreAway, Transient
 from phantoms_dagster.domain.grants import Grant
 from phantoms_dagster.domain.models import Platform
@@ -26,10 +28,13 @@ from phantoms_dagster.platforms.oauth import App
 from phantoms_dagster.platforms.tiktok.oauth import TikTokOAuth
 from phantoms_dagster.production import token_refresh
 from phantoms_dagster.production.token_refresh import TokenRefresher
+from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts
+from phantoms_dagster.store.attention import AttentionBoard
 from phantoms_dagster.store.engine import async_engine, engine
 from phantoms_dagster.store.grants import Grants, PostgresGrants
 from phantoms_dagster.store.vault import Vault, new_key
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster_tests.token_server import TokenServer, serving
 
@@ -361,3 +366,29 @@ async def test_no_error_of_a_token_endpoint_repeats_a_token_or_a_secret(fleet: F
                 await process.token(TIKTOK, "reef")
         said = f"{refused.value} {refused.value.evidence} {caplog.text}"
         assert not any(secret in said for secret in ("rft.old", "act.old", "client_secret=app-secret"))
+
+
+async def test_a_connection_that_ends_soon_is_reported_once_before_its_posts_wait(fleet: Fleet) -> None:
+    def waits() -> Any:
+        return with_engine(fleet.database_url, lambda e: AttentionBoard(e).read())
+
+    fleet.connect(refresh_life_seconds=30 * 86_400.0)
+    assert waits() == []
+    fleet.connect(refresh_life_seconds=6 * 86_400.0)
+    [first], [again] = waits(), waits()
+    assert (first.id, first.alert) == ("expiring:tiktok:reef", True)
+    assert first.next_step == "phantoms accounts connect tiktok --name reef"
+    assert first.since == again.since
+    assert standing(fleet.account, datetime.now(UTC)).state == EXPIRING
+
+
+async def test_platforms_stay_known_as_connected_while_the_database_is_away(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    services = Services(Settings(database={"url": fleet.database_url}))
+    monkeypatch.setattr("phantoms_dagster.wiring.endpoints.CONNECTED_SECONDS", 0.0)
+    try:
+        assert not services.endpoints.sandboxed("tiktok")
+        away = OperationalError("SELECT", {}, Exception("the server closed the connection"))
+        monkeypatch.setattr(Accounts, "connected_platforms", lambda _: (_ for _ in ()).throw(away))
+        assert not services.endpoints.sandboxed("tiktok")
+    finally:
+        services.close()

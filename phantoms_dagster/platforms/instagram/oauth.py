@@ -99,6 +99,11 @@ class InstagramOAuth:
         """See the port."""
         return max(YOUNGEST, min(WEEK, early(life_seconds)))
 
+    def warning(self, grant: Grant) -> str:
+        """See the port."""
+        del grant
+        return ""
+
     def why_dead(self, stored: StoredGrant) -> str:
         """See the port."""
         return "it had expired, because nothing renewed it in time" if stored.left_seconds <= 0 else ""

@@ -85,6 +85,11 @@ class TikTokOAuth:
         """See the port."""
         return early(life_seconds)
 
+    def warning(self, grant: Grant) -> str:
+        """See the port."""
+        del grant
+        return ""
+
     def why_dead(self, stored: StoredGrant) -> str:
         """See the port."""
         del stored

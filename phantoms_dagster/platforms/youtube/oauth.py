@@ -94,6 +94,11 @@ class GoogleOAuth:
         """See the port."""
         return early(life_seconds)
 
+    def warning(self, grant: Grant) -> str:
+        """See the port."""
+        ends = grant.refresh_life_seconds
+        return TESTING if ends is not None and ends < TESTING_SECONDS else ""
+
     def why_dead(self, stored: StoredGrant) -> str:
         """See the port."""
         return TESTING if stored.connected_seconds < TESTING_SECONDS else ""
