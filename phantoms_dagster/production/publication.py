@@ -1,4 +1,7 @@
-"""The engine that keeps posts from being published twice and jobs from being paid twice. Only this code saves their states.
+"""The engine that keeps posts from being published twice and jobs from being paid twice.
+
+Only this code saves their states, with one exception: a person's decision about an unknown outcome (`store.reconciliation`,
+`store.retrying`), whose proof is the person's name.
 
 Each has one decisive request: it makes a post public, or it costs money. The engine saves before that request. So whatever crashes,
 the ledger knows whether the request may have left:
