@@ -19,8 +19,8 @@ class ServicesResource(dg.ConfigurableResource[Services]):
 
     # Dagster's page shows the docstring as Markdown. There, an indented second paragraph would look like code.
 
-    # An evaluation listens on one connection and looks with another. It goes on listening when the daemon that asked for it was
-    # killed: the new daemon's evaluations must not wait for a connection until the old ones have ended.
+    # An evaluation listens on one connection and looks with another. It keeps listening after the daemon that asked for it was
+    # killed. The new daemon's evaluations must not wait for a connection until the old ones have ended.
     sensor_connections: int = Field(
         default=24,
         ge=0,

@@ -241,7 +241,7 @@ class OidcProvider:
         return found
 
     def _verified(self, metadata: Mapping[str, Any], id_token: str) -> Any:
-        """Return the decoded token. For an unknown key, fetch the provider's keys once more. Raises JoseError."""
+        """Return the decoded token. For an unknown key, fetch the provider's keys again, once. Raises JoseError."""
         from joserfc import jwt  # noqa: PLC0415
         from joserfc.errors import BadSignatureError, InvalidKeyIdError  # noqa: PLC0415
         from joserfc.jwk import KeySet  # noqa: PLC0415

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from phantoms_dagster.domain.errors import Disconnected
 
-# The source of a token that `phantoms accounts connect` stored, beside `env:NAME` and `file:/path`.
+# The source of a token that `phantoms accounts connect` stored, in addition to `env:NAME` and `file:/path`.
 STORED = "stored"
 
 

@@ -5,7 +5,7 @@ The promise is kept here:
 - The answer is stored before anybody uses it, and only if the generation is still the one that was read.
 - An empty, malformed or failed answer changes nothing.
 - While PostgreSQL is away, the process keeps the answer and tries to store it until that succeeds.
-- After a crash between the call and the commit, the old refresh token is tried once more.
+- After a crash between the call and the commit, the old refresh token is tried one more time.
 - An account is reported as dead only if the platform refused the generation that is stored now.
 
 `store.grants` keeps the rows. A platform's `oauth` module knows the requests.

@@ -39,7 +39,7 @@ _SHOW = text(
     FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id {_AFTER}
     LEFT JOIN phantoms.stages s ON s.video_id = p.video_id AND s.stage = p.platform || '/post'
     WHERE v.key = :key AND p.platform = :platform AND NOT p.duplicate
-    -- A video may have a post of the sandbox beside its real one. The real one counts, unless only the other one is in doubt.
+    -- A video may have a post of the sandbox and a real one. The real one counts, unless only the other one is in doubt.
     ORDER BY p.state = 'unknown' DESC, p.sandbox LIMIT 1
     """
 )
