@@ -15,7 +15,7 @@ from typing import cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from phantoms_dagster.domain.errors import InvalidInput
-from phantoms_dagster.domain.grants import Consent, Grant, OAuth, StoredGrant
+from phantoms_dagster.domain.grants import Consent, Grant, GrantDead, OAuth, StoredGrant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader
 from phantoms_dagster.providers.redaction import redact
@@ -126,7 +126,13 @@ class Connecting:
     async def _exchange(self, attempt: Attempt, code: str) -> Connected:
         async with self._tools(GivenToken("")) as toolbox:
             oauth = cast(OAuth, toolbox.make(self.platform, "oauth"))
-            grant = await oauth.exchange(code, redirect_uri=attempt.redirect_uri, verifier=attempt.consent.verifier)
+            try:
+                grant = await oauth.exchange(code, redirect_uri=attempt.redirect_uri, verifier=attempt.consent.verifier)
+            except GrantDead as error:
+                message = f"{self.platform.title} did not accept the code ({error}). A code works once and for a short time"
+                raise Denied(
+                    f"{message}: start again, and make sure that {attempt.redirect_uri} is registered for the app"
+                ) from error
         missing = [] if grant.scopes is None else oauth.missing(grant.scopes)
         if missing:
             message = f"these permissions were not granted: {', '.join(missing)}; nothing was stored"

@@ -33,12 +33,15 @@ class FakePlatform:
 
     scope: str = YOUTUBE_SCOPES
     channel: str = "UC-ocean"
+    used_codes: tuple[str, ...] = ()
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
 
     def answer(self, path: str, given: dict[str, str]) -> Any:
         self.asked.append((path, given))
         match path:
+            case "/token" if given.get("code") in self.used_codes:
+                return {"error": "invalid_grant", "error_description": "Bad Request"}
             case "/token":
                 if given["grant_type"] == "refresh_token":
                     return {"access_token": "ya29.access-2", "expires_in": 3599, "scope": self.scope}
@@ -237,6 +240,13 @@ def test_unticked_permissions_are_named_with_their_purpose_and_nothing_is_stored
     assert commands.accounts() == {}
 
 
+def test_a_code_that_was_used_before_is_explained(commands: Commands) -> None:
+    commands.platform.used_codes = ("the-code",)
+    said = commands.paste("youtube", answer=CODE, code=2)
+    assert "YouTube did not accept the code (invalid_grant: Bad Request). A code works once and for a short time" in said
+    assert commands.accounts() == {}
+
+
 def test_a_reconnect_by_another_owner_is_refused(commands: Commands) -> None:
     commands.paste("youtube", answer=CODE)
     commands.platform.channel = "UC-desert"
@@ -313,7 +323,10 @@ def test_no_token_code_or_secret_is_printed_logged_or_stored_in_clear(commands: 
         commands.paste(name, answer=CODE)
     commands.run("accounts", "check", PHANTOMS_LOG_LEVEL="DEBUG", code=1)
     commands.run("accounts", "list")
-    commands.run("doctor", "--json", code=1)
+    found = json.loads(commands.run("doctor", "--json", code=1).partition("}]}")[0] + "}]}")["findings"]
+    states = [one["found"] for one in found if one["check"] == "youtube:ocean"]
+    assert any(state.startswith("expiring: the connection ends on ") for state in states)
+    assert any(state == "Ocean (UC-ocean), all scopes granted" for state in states)
     with psycopg.connect(commands.database_url.replace("+psycopg", "")) as connection:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'phantoms'").fetchall()
         dump = "\n".join(str(row) for (table,) in tables for row in connection.execute(f'SELECT t::text FROM phantoms."{table}" t'))
