@@ -344,9 +344,13 @@ class PostStanding:
 
 
 class PostReader(Protocol):
-    """Reads how posts stand at a platform."""
+    """Reads the state of posts at a platform.
+
+    `tells_more_than_metrics`: it tells states that reading metrics does not show, such as `private`.
+    """
 
     platform: Platform
+    tells_more_than_metrics: bool
 
     async def look(self, account: str, references: Sequence[str]) -> Sequence[PostStanding]:
         """How these posts stand, in the same order.

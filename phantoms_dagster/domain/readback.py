@@ -28,7 +28,7 @@ READ_FOR = CADENCE[-1][0]
 EARLY = timedelta(minutes=5)
 # A post that the platform does not know is read again, because platforms sometimes forget a post for a while. A post that stays
 # missing is read rarely.
-GONE_ONCE, GONE_AGAIN = timedelta(hours=6), timedelta(days=7)
+GONE_ONCE, GONE_AGAIN = timedelta(hours=1), timedelta(days=7)
 # The pause after a failed read of one post. Each further failure doubles it, up to 32 hours.
 FAILED = timedelta(hours=1)
 MOST_DOUBLINGS = 5
@@ -41,7 +41,10 @@ def pause_after(age: timedelta) -> timedelta:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A published post to read. `age`: the time since it was published. `gone`: the platform did not know it at the last read."""
+    """A published post to read. `age`: the time since it was published. `gone`: the platform did not know it at the last read.
+
+    `gone_for`: the time since the first read that did not show it; None while it is shown.
+    """
 
     post_id: int
     video_key: str
@@ -50,6 +53,7 @@ class PublishedRow:
     remote_id: str
     age: timedelta = timedelta(0)
     gone: bool = False
+    gone_for: timedelta | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from phantoms_dagster.store.posts import unknown_posts
 # How long each kind waits before an alert. `phantoms status` shows all of them at once.
 UNREAD_ALERT = timedelta(hours=6)
 DEFERRED_LONG = timedelta(days=1)
+# How long a post that was found gone, private or blocked is shown. Its page and `phantoms posts list` show it for good.
+CHANGED_SHOWN = timedelta(days=7)
 _SHOWN_KEYS = 3
 
 _LOOK = text(
@@ -38,6 +40,13 @@ _LOOK = text(
             AND starts_with(s.reason, a.platform || ' account ' || a.name || ' waits: '))
         AND s.started_at < clock_timestamp() - make_interval(secs => :long)
     GROUP BY s.stage
+    UNION ALL
+    SELECT 'changed', p.platform || ':' || p.account, min(c.state || ': ' || c.evidence), count(*), min(c.at),
+        (array_agg(v.key ORDER BY c.id))[1:3], clock_timestamp()
+    FROM phantoms.post_changes c JOIN phantoms.posts p ON p.id = c.post_id JOIN phantoms.videos v ON v.id = p.video_id
+    WHERE c.at > clock_timestamp() - make_interval(secs => :shown) AND c.state IN ('private', 'blocked', 'gone')
+        AND NOT EXISTS (SELECT FROM phantoms.post_changes later WHERE later.post_id = c.post_id AND later.id > c.id)
+    GROUP BY p.platform, p.account
     UNION ALL
     SELECT 'letters', d.stage, NULL, count(*), min(d.created_at), (array_agg(v.key ORDER BY d.id DESC))[1:3], clock_timestamp()
     FROM phantoms.dead_letters d JOIN phantoms.videos v ON v.id = d.video_id WHERE d.state = 'open' GROUP BY d.stage
@@ -79,7 +88,12 @@ class AttentionBoard:
     def read(self) -> list[Attention]:
         """Everything that waits, the longest first."""
         with self._engine.connect() as connection:
-            rows = connection.execute(_LOOK, {"long": DEFERRED_LONG.total_seconds(), "expiring": EXPIRING_SECONDS}).mappings().all()
+            values = {
+                "long": DEFERRED_LONG.total_seconds(),
+                "expiring": EXPIRING_SECONDS,
+                "shown": CHANGED_SHOWN.total_seconds(),
+            }
+            rows = connection.execute(_LOOK, values).mappings().all()
             notices = connection.execute(_NOTICES).all()
             unknown = unknown_posts(connection)
         found = [_KINDS[row["kind"]](row) for row in rows if row["n"]]
@@ -127,6 +141,13 @@ def _deferred(row: RowMapping) -> Attention:
     return _attention(row, f"deferred:{row['subject']}", what, f"phantoms show {row['keys'][0]}", alert=True)
 
 
+def _changed(row: RowMapping) -> Attention:
+    platform, _, name = row["subject"].partition(":")
+    posts = counted(row["n"], "post")
+    what = f"{posts} of the {platform} account {name} changed at the platform since {_time(row['since'])}: {_short(row['why'])}"
+    return _attention(row, f"changed:{row['subject']}", what, f"phantoms posts show {row['keys'][0]} {platform}", alert=True)
+
+
 def _letters(row: RowMapping) -> Attention:
     what = f"{counted(row['n'], 'video')} failed for good in {row['subject']}, the first {_time(row['since'])}"
     next_step = f"phantoms dead-letters list --stage {row['subject']}"
@@ -156,6 +177,7 @@ def _unread(row: RowMapping) -> Attention:
 _KINDS: dict[str, Callable[[RowMapping], Attention]] = {
     "review": _review,
     "deferred": _deferred,
+    "changed": _changed,
     "letters": _letters,
     "account": _account,
     "expiring": _expiring,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, Engine, text
 
-from phantoms_dagster.domain.post_changes import PostChange
+from phantoms_dagster.domain.post_changes import PostChange, StateAfter
 from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.ledgers import MOST_EVIDENCE
 
@@ -21,11 +23,24 @@ _RECORD = text(
 )
 
 
+_LATEST = text(
+    """
+    SELECT DISTINCT ON (c.post_id) c.post_id, c.state FROM phantoms.post_changes c WHERE c.post_id = ANY(:ids)
+    ORDER BY c.post_id, c.id DESC
+    """
+)
+
+
 class PostChanges:
     """Records changes of posts."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    def latest(self, post_ids: Sequence[int]) -> dict[int, StateAfter]:
+        """The last recorded state of each of these posts. A post to which nothing happened is left out."""
+        with self._engine.connect() as connection:
+            return {row.post_id: row.state for row in connection.execute(_LATEST, {"ids": list(post_ids)})}
 
     def record(self, post_id: int, change: PostChange) -> bool:
         """Record what a read showed. False when that was known already."""

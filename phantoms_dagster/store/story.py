@@ -37,9 +37,15 @@ ATTEMPTS = text(
 )
 POSTS = text(
     """
-    SELECT p.platform, p.account, p.state, p.handle, p.upload_offset, p.remote_id, p.url, p.sandbox, p.duplicate, p.attempted_at,
-        p.published_at, p.created_at, p.updated_at
+    SELECT p.id, p.platform, p.account, p.state, p.handle, p.upload_offset, p.remote_id, p.url, p.sandbox, p.duplicate,
+        p.attempted_at, p.published_at, p.created_at, p.updated_at
     FROM phantoms.posts p WHERE p.video_id = :id ORDER BY p.id
+    """
+)
+POST_CHANGES = text(
+    """
+    SELECT c.post_id, p.platform, p.account, p.url, c.at, c.state, c.evidence, c.who FROM phantoms.post_changes c
+    JOIN phantoms.posts p ON p.id = c.post_id WHERE p.video_id = :id ORDER BY c.id
     """
 )
 RENDERS = text(
@@ -115,6 +121,7 @@ class Stories:
                 "stages": STAGES,
                 "attempts": ATTEMPTS,
                 "posts": POSTS,
+                "post_changes": POST_CHANGES,
                 "renders": RENDERS,
                 "approvals": APPROVALS,
                 "dead_letters": LETTERS,
@@ -152,6 +159,11 @@ def _happenings(video: Mapping[str, Any], rows: Mapping[str, list[dict[str, Any]
     for row in rows["audit_log"]:
         if row["action"] not in ("approve", "reject"):  # those are decisions above
             found.append(StoryEvent(row["at"], "deed", f"{row['action']} by {row['who']}", _said(row["after"])))
+    for row in rows["post_changes"]:
+        if row["state"] != "taken_down":  # that is in the audit log
+            title = f"{row['platform']} says: the post is {row['state']}"
+            tone = "good" if row["state"] == "public" else "bad"
+            found.append(StoryEvent(row["at"], "post", title, row["evidence"], tone, url=row["url"]))
     for row in rows["posts"]:
         if row["published_at"]:
             where = f"{row['account']}, id {row['remote_id']}" + (", sandbox" if row["sandbox"] else "")

@@ -15,6 +15,9 @@ from phantoms_dagster.defs.build import build_definitions
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.sandbox.youtube.videos import YouTubeVideo
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.attention import AttentionBoard
+from phantoms_dagster.store.posts import Posts
+from phantoms_dagster.store.story import Stories
 from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.integration.stage_world import World
 from phantoms_dagster_tests.integration.test_readback_store import Archive
@@ -120,3 +123,44 @@ def test_the_nightly_job_thins(archive: Archive, services: Services) -> None:
     deleted = event.step_output_data.metadata["deleted"].value
     assert isinstance(deleted, int)
     assert deleted >= 1
+
+
+def test_a_post_that_was_made_private_blocked_or_deleted_is_recorded_told_and_shown(
+    archive: Archive, running: Running, services: Services
+) -> None:
+    private, blocked, deleted = archive.world.add(3)
+    for key in (private, blocked, deleted):
+        archive.post(key)
+        on_youtube(running, f"r-{key}")
+    archive.world.write("UPDATE phantoms.posts SET sandbox = true")
+    videos = running.sandbox.state["youtube"].videos
+
+    def rounds() -> int:
+        archive.world.write("UPDATE phantoms.post_reads SET due_at = clock_timestamp(), gone_at = gone_at - interval '1 hour'")
+        with dg.DagsterInstance.ephemeral() as instance:
+            return int(metadata(analytics(services, instance), "post_metrics")["changed"])
+
+    def states() -> dict[str, str]:
+        return {post.key: post.now for post in Posts(archive.world.engine).page()}
+
+    def told() -> list[str]:
+        return [item.what for item in AttentionBoard(archive.world.engine).read() if item.id.startswith("changed:")]
+
+    assert (rounds(), told()) == (0, [])
+    videos[f"r-{private}"].status["privacyStatus"] = "private"
+    running.sandbox.config["youtube.rejected_videos"] = {f"r-{blocked}": "copyright"}
+    del videos[f"r-{deleted}"]
+    assert rounds() == 2  # one read that does not show a video is no proof
+    assert states() == {private: "private", blocked: "blocked", deleted: "published"}
+    assert rounds() == 1
+    assert states()[deleted] == "gone"
+    assert rounds() == 0
+    [what] = told()
+    assert what.startswith("3 posts of the youtube account main changed at the platform")
+    story = Stories(archive.world.engine).of(blocked)
+    assert story is not None
+    assert "uploadStatus is rejected (copyright)" in [one.detail for one in story.happenings]
+    running.sandbox.config.clear()
+    videos[f"r-{private}"].status["privacyStatus"] = "public"
+    assert rounds() == 2
+    assert states() == {private: "published", blocked: "published", deleted: "gone"}

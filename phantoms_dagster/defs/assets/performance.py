@@ -14,8 +14,9 @@ from phantoms_dagster.defs.plots import bars, lines
 from phantoms_dagster.defs.tags import STAGE
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.readback import PostReading
-from phantoms_dagster.production import performance
+from phantoms_dagster.production import performance, post_changes
 from phantoms_dagster.store import schema
+from phantoms_dagster.store.post_changes import PostChanges
 from phantoms_dagster.wiring import Services
 
 if TYPE_CHECKING:  # slow to import; only runs of these assets need it
@@ -64,19 +65,29 @@ def post_metrics(context: dg.AssetExecutionContext, services: dg.ResourceParam[S
     sandboxed = [str(platform) for platform in Platform if may_be and services.endpoints.sandboxed(str(platform))]
     posts, unsupported = results.due(sandboxed=sandboxed), results.unsupported()
 
-    async def keep(readings: Sequence[PostReading]) -> None:
-        await asyncio.to_thread(results.record, readings)
+    recorded, readings = PostChanges(services.engine), list[PostReading]()
 
-    async def work() -> tuple[performance.ReadbackResult, Mapping[str, str]]:
+    async def keep(page: Sequence[PostReading]) -> None:
+        await asyncio.to_thread(results.record, page)
+        readings.extend(page)
+
+    async def work() -> tuple[performance.ReadbackResult, post_changes.ChangeRound, Mapping[str, str]]:
         pipeline = await services.pipeline()
         read = await performance.read_back(posts, pipeline.readers, keep, unsupported)
+        known = await asyncio.to_thread(recorded.latest, [post.post_id for post in posts])
+        noticed = await post_changes.notice_changes(posts, readings, known, pipeline.posts, pipeline.identities)
         # Here, because this runs every hour: an account without posts would lose its connection if nothing renewed it.
-        return read, await pipeline.refresher.renew_idle()
+        return read, noticed, await pipeline.refresher.renew_idle()
 
-    read, not_renewed = run_interruptible(work(), services.loop)
+    read, noticed, not_renewed = run_interruptible(work(), services.loop)
     for name, why in not_renewed.items():
         context.log.warning("%s: its token was not renewed: %s", name, why)
     results.record_accounts(read.accounts, unsupported)
+    for post, change in ((one.post, one.change) for one in noticed.changes):
+        if recorded.record(post.post_id, change):
+            context.log.warning("%s on %s is %s: %s", post.video_key, post.platform, change.state, change.evidence)
+    for name, why in noticed.problems.items():
+        context.log.warning("%s: what happened to its posts cannot be read: %s", name, why)
     for account in read.accounts:
         for remote_id, why in account.failed.items():
             context.log.warning("%s: post %s could not be read: %s", account.name, remote_id, why)
@@ -90,6 +101,7 @@ def post_metrics(context: dg.AssetExecutionContext, services: dg.ResourceParam[S
             "due": counts["asked"],
             "posts": counts["read"],
             "missing": counts["gone"],
+            "changed": len(noticed.changes),
             "failed": failed,
             "views": counts["views"],
             **told,

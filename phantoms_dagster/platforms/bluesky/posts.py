@@ -17,6 +17,7 @@ class BlueskyPosts:
 
     provider = PROVIDER
     platform = PLATFORM
+    tells_more_than_metrics = False
 
     def __init__(self, calls: Calls, *, site: str) -> None:
         self._calls = calls

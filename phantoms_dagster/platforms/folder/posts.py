@@ -20,6 +20,7 @@ class FolderPosts:
     """Implements `ports.PostReader` and `ports.PostRemover`."""
 
     platform = Platform("folder")
+    tells_more_than_metrics = False
 
     def __init__(self, outbox: Path) -> None:
         self._outbox = outbox

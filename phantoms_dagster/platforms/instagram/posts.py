@@ -21,6 +21,7 @@ class InstagramPostReader:
 
     provider = PROVIDER
     platform = Platform("instagram")
+    tells_more_than_metrics = False
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph

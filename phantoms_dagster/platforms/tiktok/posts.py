@@ -20,6 +20,7 @@ class TikTokPostReader:
 
     provider = PROVIDER
     platform = Platform("tiktok")
+    tells_more_than_metrics = False
 
     def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens, sandbox: bool = False) -> None:
         self._calls = TikTokCalls(client, base_url, tokens)

@@ -23,6 +23,7 @@ class YouTubePosts:
 
     provider = PROVIDER
     platform = Platform("youtube")
+    tells_more_than_metrics = True
 
     def __init__(self, *, client: httpx.AsyncClient, base_url: str, tokens: Tokens, clock: Clock, sandbox: bool = False) -> None:
         self._calls = YouTubeCalls(client, base_url, tokens, clock)

@@ -18,6 +18,7 @@ UNSUPPORTED_DAYS = 7
 _DUE = text(
     """
     SELECT p.id AS post_id, v.key AS video_key, p.platform, p.account, p.remote_id, r.gone_at IS NOT NULL AS gone,
+        clock_timestamp() - r.gone_at AS gone_for,
         clock_timestamp() - p.published_at AS age
     FROM phantoms.posts p
     JOIN phantoms.videos v ON v.id = p.video_id
