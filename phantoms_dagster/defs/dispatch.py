@@ -91,7 +91,7 @@ class Evaluation:
 
 
 def next_look(now: float, *, ends: float, due: float | None, timings: Timings) -> float:
-    """Return when to query next without a notification: when something becomes due, or earlier, at the end."""
+    """Return when to query next if no notification comes: when something becomes due, but not after the end of the evaluation."""
     max_wait = timings.look if due is None else min(due + timings.pause, timings.look)
     return min(now + max_wait, ends)
 

@@ -346,7 +346,7 @@ async def test_an_older_reel_is_not_taken_for_this_one_even_if_the_list_is_not_c
     assert_one_post(stand, job, journal, post)
 
 
-async def test_a_publish_that_was_refused_and_took_effect_all_the_same_is_found_when_its_container_has_expired(
+async def test_a_publish_that_was_refused_but_took_effect_is_found_when_its_container_has_expired(
     stand: Stand, job: PublishJob
 ) -> None:
     stand.sandbox.config["instagram.status_lag_seconds"] = 1e9
@@ -571,7 +571,7 @@ async def test_a_refused_publish_is_taken_back_only_when_the_refusal_is_explicit
     assert stand.calls("create") == 1
 
 
-async def test_a_post_reported_as_blocked_that_is_out_all_the_same_counts_as_published(stand: Stand, job: PublishJob) -> None:
+async def test_a_post_reported_as_blocked_that_is_public_anyway_counts_as_published(stand: Stand, job: PublishJob) -> None:
     journal = FakeJournal()
     publisher = stand.publisher()
     send = publisher.graph.post

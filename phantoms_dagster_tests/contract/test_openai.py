@@ -195,7 +195,7 @@ async def test_an_answer_of_the_sandbox_is_not_taken_for_one_of_a_real_model(ben
     assert len(bench.billed()) == 3
 
 
-async def test_an_answer_that_is_no_script_is_committed_before_it_is_judged(bench: Bench) -> None:
+async def test_an_answer_without_a_script_is_committed_before_it_is_judged(bench: Bench) -> None:
     bench.sandbox.config["openai.outcome"] = "nonsense"
     attempt = FakeAttempt()
     with pytest.raises(Permanent) as caught:

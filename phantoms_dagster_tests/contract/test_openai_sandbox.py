@@ -197,7 +197,7 @@ async def test_what_the_api_would_refuse_is_refused_in_its_words_and_not_billed(
     assert api.sandbox.ledger == []
 
 
-async def test_a_body_that_is_no_json_object_is_refused(api: Api) -> None:
+async def test_a_body_that_is_not_a_json_object_is_refused(api: Api) -> None:
     for content in (b"{", b"[]"):
         answer = await api.client.post("/chat/completions", content=content, headers={"Authorization": "Bearer sandbox"})
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")

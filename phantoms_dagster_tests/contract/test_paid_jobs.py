@@ -94,7 +94,7 @@ async def test_an_order_that_is_refused_in_so_many_words_may_be_sent_again_at_on
         assert orders(paid) == 2
 
 
-def test_a_lost_answer_is_no_proof() -> None:
+def test_a_lost_answer_is_not_a_proof() -> None:
     with pytest.raises(IllegalTransition, match="does not prove that the order was refused"):
         NotBilled("the answer was lost", error=Unknown("lost", provider="shotstack"))
 
@@ -102,7 +102,7 @@ def test_a_lost_answer_is_no_proof() -> None:
 @pytest.mark.parametrize(
     ("kind", "status"), [("status", 500), ("status", 503), ("malformed", 0), ("drop_before", 0), ("drop_after", 0)]
 )
-async def test_an_order_without_a_clear_answer_is_no_refusal(tmp_path: Path, kind: str, status: int) -> None:
+async def test_an_order_without_a_clear_answer_is_not_a_refusal(tmp_path: Path, kind: str, status: int) -> None:
     """A proxy's 502 says nothing about what the service behind it did."""
     async with paid_world.shotstack(tmp_path) as paid:
         paid.sandbox.faults.append(Fault(route="shotstack.render", kind=kind, status=status, times=1))
@@ -121,7 +121,7 @@ async def test_what_goes_wrong_before_the_order_leaves_nothing_in_the_ledger(tmp
         assert (journal.count, orders(paid)) == (0, 0)
 
 
-async def test_a_video_of_no_use_is_written_off_and_never_given_out_again(tmp_path: Path) -> None:
+async def test_an_unusable_video_is_written_off_and_never_returned_again(tmp_path: Path) -> None:
     async with paid_world.shotstack(tmp_path) as paid:
         journal = paid.journal()
         take = paid.take

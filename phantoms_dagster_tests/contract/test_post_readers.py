@@ -72,7 +72,7 @@ async def test_youtube_says_that_a_video_is_private_rejected_blocked_or_gone_and
         assert [entry["remote_id"] for entry in sandbox.ledger if entry["kind"] == "youtube.deleted"] == [video]
 
 
-async def test_a_deletion_that_never_reached_youtube_is_no_deletion(tmp_path: Path) -> None:
+async def test_a_deletion_that_never_reached_youtube_does_not_count(tmp_path: Path) -> None:
     sandbox = Sandbox(seed=1)
     async with TestServer(application(sandbox, [routes(sandbox)])) as server, httpx.AsyncClient() as client:
         clock = SandboxClock(sandbox)

@@ -356,7 +356,7 @@ async def test_a_source_that_is_not_known_yet_is_asked_for_again(world: World) -
     assert named(await world.renderer().submit(world.job(), world.about_to_bill))
 
 
-async def test_a_voiceover_that_is_no_sound_is_refused_before_anything_is_billed(world: World) -> None:
+async def test_a_voiceover_that_is_not_audio_is_refused_before_anything_is_billed(world: World) -> None:
     nonsense = world.folder / "nonsense.wav"
     nonsense.write_bytes(b"this is no sound at all")
     with pytest.raises(Permanent, match="unsupported type"):
@@ -475,7 +475,7 @@ async def test_a_download_that_breaks_off_leaves_nothing_and_works_the_next_time
 
 
 @pytest.mark.parametrize("transport", [httpx.AsyncHTTPTransport, AiohttpTransport])
-async def test_a_file_that_is_cut_on_the_way_is_no_file(tmp_path: Path, transport: type[httpx.AsyncBaseTransport]) -> None:
+async def test_a_file_that_is_cut_on_the_way_does_not_count(tmp_path: Path, transport: type[httpx.AsyncBaseTransport]) -> None:
     async def cut(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": str(len(MASTER))})
         await response.prepare(request)

@@ -408,7 +408,7 @@ async def test_a_chunk_that_is_refused_for_good_fails_the_post_after_a_read(worl
     assert world.calls("status") == 1
 
 
-async def test_a_400_for_a_last_chunk_that_was_counted_nevertheless_is_no_failure(world: World) -> None:
+async def test_a_400_for_a_last_chunk_that_was_counted_nevertheless_is_not_a_failure(world: World) -> None:
     """A gateway between us and TikTok can answer for it after the chunk has passed."""
     job, journal = world.job(), world.journal()
     world.fault("upload", "drop_after")

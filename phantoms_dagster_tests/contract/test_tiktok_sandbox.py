@@ -101,7 +101,7 @@ async def test_init_refuses_fields_that_are_wrong(world: World, info: dict[str, 
     assert refusal(await call(world, INIT, body(**info))) == (status, code)
 
 
-async def test_init_refuses_a_url_that_is_not_verified_and_a_body_that_is_no_json(world: World) -> None:
+async def test_init_refuses_a_url_that_is_not_verified_and_a_body_that_is_not_json(world: World) -> None:
     pulled = body() | {"source_info": {"source": "PULL_FROM_URL", "video_url": "https://example.com/a.mp4"}}
     assert refusal(await call(world, INIT, pulled)) == (403, "url_ownership_unverified")
     assert refusal(await call(world, INIT, [])) == (400, "invalid_param")
@@ -166,7 +166,7 @@ async def test_the_same_last_chunk_sent_twice_at_once_posts_once(world: World) -
     assert len(world.posts) == 1
 
 
-async def test_a_chunk_that_a_fault_has_looked_into_is_kept_all_the_same(world: World) -> None:
+async def test_a_chunk_that_a_fault_has_read_is_kept_anyway(world: World) -> None:
     world.fault("upload", "latency", match="upload_token")
     _, url = await opened(world)
     assert (await put(world, url, b"123456789", 0, 9)).status_code == 201

@@ -97,7 +97,7 @@ async def test_tiktok_says_which_limit_a_video_breaks_and_posts_nothing(world: W
     assert not world.posts
 
 
-async def test_what_is_no_video_fails_tiktoks_format_check(world: World) -> None:
+async def test_a_file_without_a_video_fails_tiktoks_format_check(world: World) -> None:
     for content in (b"no video at all", b"\0\0\0\x18ftypmp42" + bytes(300_000), video_bytes()[:-500_000][1_000:]):
         assert (await ended(world, content))["fail_reason"] == "file_format_check_failed"
     assert not world.posts

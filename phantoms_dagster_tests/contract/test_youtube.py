@@ -226,7 +226,7 @@ async def test_a_video_that_policy_rejects_is_never_made_public(tmp_path: Path) 
         assert w.entries("post") == []
 
 
-async def test_a_file_that_is_no_video_is_permanent(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_video_is_permanent(tmp_path: Path) -> None:
     async with world() as w:
         job = make_job(tmp_path)
         job.file.write_bytes(b"x" * job.size)

@@ -116,7 +116,7 @@ async def test_while_redis_is_away_no_call_is_admitted_and_nothing_fails(server:
     await admission.release(lease)
 
 
-async def test_all_goes_on_by_itself_when_redis_is_back(server: Server, admission: Admission) -> None:
+async def test_everything_continues_without_help_when_redis_is_back(server: Server, admission: Admission) -> None:
     await grant(admission, "publish")
     server.kill()
     waiting = asyncio.create_task(grant(admission, "publish"))

@@ -186,7 +186,7 @@ async def test_while_redis_learns_of_a_failed_probe_no_call_is_sent_away_for_the
     assert waits[0] <= max(POLICY.reset_seconds, CACHE_SECONDS)
 
 
-async def test_late_ends_of_calls_begun_before_neither_close_nor_reopen_it_nor_alarm_anybody(make: Make) -> None:
+async def test_calls_that_end_late_neither_close_nor_reopen_it_nor_alert_anyone(make: Make) -> None:
     told: list[tuple[str, str]] = []
     breakers = make(POLICY, changed=lambda _name, old, new: told.append((old, new)))
     early = [await breakers.admit("shotstack") for _ in range(8)]

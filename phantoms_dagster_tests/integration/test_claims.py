@@ -330,7 +330,7 @@ async def test_a_next_attempt_whose_answer_was_lost_is_not_opened_twice(world: W
     assert world.row(key, "script")["attempts"] == 1
 
 
-async def test_characters_that_postgresql_cannot_hold_do_not_fail_the_videos_beside_them(world: World) -> None:
+async def test_characters_that_postgresql_cannot_store_do_not_fail_other_videos(world: World) -> None:
     keys = world.add(2)
     store, claims = await world.claim("script", keys)
     bad, good = claims.claimed

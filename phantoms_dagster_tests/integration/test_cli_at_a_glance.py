@@ -181,7 +181,7 @@ def test_no_command_breaks_a_key_over_two_lines_or_cuts_it(database: Engine, wid
 
 
 @pytest.mark.parametrize("width", [60, 72, 80, 120])
-def test_show_keeps_the_names_of_stages_whole_beside_a_long_note(database: Engine, width: int) -> None:
+def test_show_keeps_the_names_of_stages_whole_next_to_a_long_note(database: Engine, width: int) -> None:
     """They are what `phantoms retry --from` is given."""
     key = added(LONG, platforms="youtube,tiktok,instagram")
     reason = "render 18011bbf-0311-436b-b865-b8cd86e0a9bd is still under way, and its service has not said for how long"

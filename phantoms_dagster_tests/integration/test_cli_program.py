@@ -236,7 +236,7 @@ def test_a_reader_that_goes_away_early_causes_no_noise_and_the_exit_code_that_sh
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_a_setting_that_is_no_json_is_named_and_its_value_is_not() -> None:
+def test_a_setting_that_is_not_json_is_named_and_its_value_is_not() -> None:
     result = phantoms("status", POOLS=SECRET)
     assert result.exit_code == 2
     assert "PHANTOMS_POOLS=********: is no JSON" in result.stderr

@@ -78,7 +78,7 @@ def test_the_debug_information_of_a_lost_run_says_that_redis_is_away(world: RunW
     assert "Redis does not answer" in told
 
 
-def test_an_error_that_is_no_stores_keeps_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_that_is_not_from_a_store_keeps_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     try:
         raise KeyError("ours")
     except KeyError:

@@ -135,7 +135,7 @@ def test_other_words_are_other_content(changed: str) -> None:
     assert content_hash(other, media_file("master")) != content_hash(SCRIPT, media_file("master"))
 
 
-async def test_a_rejected_video_goes_no_further_and_is_no_dead_letter(world: World) -> None:
+async def test_a_rejected_video_goes_no_further_and_is_not_a_dead_letter(world: World) -> None:
     key = (await rendered(world))[0]
     Decisions(world.engine).decide(key, approved=False, reviewer="ann", note="too loud", via="desk")
     result = (await sense(world))[0]

@@ -53,7 +53,7 @@ def detail(answer: httpx.Response, status: int) -> str:
 # --- what cannot be read
 
 
-async def test_a_program_without_a_token_or_with_a_body_that_is_no_json_is_told_what_is_needed(world: DeskWorld) -> None:
+async def test_a_program_without_a_token_or_with_a_body_that_is_not_json_learns_what_is_needed(world: DeskWorld) -> None:
     """The answer was that its page was too old, and `0: JSON decode error`."""
     bare = world.browser().client
     person = await world.logged_in("kim", "operator")

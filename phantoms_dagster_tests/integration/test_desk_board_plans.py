@@ -119,5 +119,5 @@ def test_every_search_is_answered_along_an_index(filled: Engine, typed: str) -> 
         (issues._SAY, {"cause": "c", "state": "resolved", "seen": 7, "by": "ann", "note": ""}),
     ],
 )
-def test_what_pages_read_beside_that_is_found_by_an_index(filled: Engine, statement: Any, values: dict[str, Any]) -> None:
+def test_everything_else_that_pages_read_is_found_by_an_index(filled: Engine, statement: Any, values: dict[str, Any]) -> None:
     assert_indexed(filled, statement.text, values)

@@ -126,7 +126,7 @@ async def test_a_key_that_is_pressed_twice_decides_on_one_video(served: Served, 
     assert decisions(served) == [("approve", "pending")]
 
 
-async def test_the_first_letter_of_a_reason_is_no_key_however_fast_it_is_typed(
+async def test_the_first_letter_of_a_reason_is_never_taken_for_a_key_however_fast_it_is_typed(
     served: Served, keys: list[str], window: Window
 ) -> None:
     """An "a" right after the "r" approved the video."""
@@ -140,7 +140,7 @@ async def test_the_first_letter_of_a_reason_is_no_key_however_fast_it_is_typed(
     assert window.page.url == f"{served.url}/review/{keys[0]}"
 
 
-async def test_a_rejection_keeps_its_second_and_its_scene_and_keys_do_nothing_while_somebody_types(
+async def test_a_rejection_keeps_its_second_and_its_scene_and_keys_do_nothing_while_the_user_types(
     served: Served, keys: list[str], window: Window
 ) -> None:
     page = window.page

@@ -92,7 +92,7 @@ async def test_an_approval_for_some_platforms_takes_the_others_out_of_the_brief(
     assert world.catalogue.brief(key).platforms == (Platform("youtube"), Platform("tiktok"))
 
 
-async def test_a_decision_of_the_desk_that_is_due_is_committed_before_anybody_decides(world: World) -> None:
+async def test_a_due_decision_of_the_desk_is_committed_before_anyone_decides(world: World) -> None:
     [key] = world.add()
     await world.carry([key], *MADE)
     world.write(

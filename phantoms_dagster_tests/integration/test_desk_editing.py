@@ -159,7 +159,7 @@ async def test_an_earlier_revision_is_compared_word_by_word_and_video_by_video(w
     assert f'href="/review/{key}?channel=facts">Back' in page
 
 
-async def test_without_the_video_of_then_the_texts_are_compared_all_the_same(world: DeskWorld) -> None:
+async def test_without_the_earlier_video_the_texts_are_still_compared(world: DeskWorld) -> None:
     key = await made_again(world, None, b"second")
     page = (await world.browser().get(f"/review/{key}?against=1")).text
     assert "<ins>" in page

@@ -216,7 +216,7 @@ async def test_nobody_logs_in_as_another_user_of_the_same_name(world: DeskWorld,
     assert "There is another lee@example.org" in (await back(world.browser(), provider, "u3")).text
 
 
-async def test_local_users_log_in_beside_it_and_people_of_the_provider_have_no_password(
+async def test_local_users_can_still_log_in_and_people_of_the_provider_have_no_password(
     world: DeskWorld, provider: Provider
 ) -> None:
     local = await world.logged_in("local", "operator")
@@ -383,7 +383,7 @@ async def test_an_answer_of_another_provider_is_none(world: DeskWorld, provider:
         {"token_endpoint": None},
     ],
 )
-async def test_a_provider_that_names_somebody_elses_addresses_gets_no_secret(
+async def test_a_provider_that_names_addresses_of_others_gets_no_secret(
     world: DeskWorld, provider: Provider, metadata: dict[str, Any]
 ) -> None:
     provider.metadata = metadata

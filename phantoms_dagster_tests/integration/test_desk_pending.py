@@ -149,7 +149,7 @@ async def test_a_decision_about_what_changed_meanwhile_is_refused_and_changes_no
     assert world.desk.decisions.undecided() == [key]
 
 
-async def test_the_command_line_is_told_of_a_decision_that_can_still_be_undone(world: DeskWorld) -> None:
+async def test_the_command_line_mentions_a_decision_that_can_still_be_undone(world: DeskWorld) -> None:
     [key] = await world.waiting()
     pending(world, 3600).submit(key, "hold", ANN, content_sha256=world.content(key))
     with pytest.raises(DecidedFirst, match="ann was first: held"):

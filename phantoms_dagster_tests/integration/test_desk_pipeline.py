@@ -200,7 +200,7 @@ async def test_two_desks_carry_one_action_on_and_each_step_is_done_once(world: D
     assert [row["n"] for row in world.world.rows("SELECT count(*) AS n FROM phantoms.audit_log WHERE action = 'retry'")] == [20]
 
 
-async def test_nothing_is_taken_that_has_no_steps_or_is_no_action(world: DeskWorld) -> None:
+async def test_an_empty_selection_and_an_unknown_action_are_refused(world: DeskWorld) -> None:
     with pytest.raises(InvalidInput, match="nothing is selected"):
         world.desk.bulk.submit("retry", [], ANN)
     with pytest.raises(InvalidInput, match="no action 'burn'"):

@@ -115,7 +115,7 @@ async def test_a_video_whose_edits_do_more_than_align_is_left_alone(videos: Path
 
 
 @pytest.mark.parametrize("keep", [0, 7, 200, 3_000])
-async def test_what_is_no_whole_video_is_left_alone(videos: Path, tmp_path: Path, keep: int) -> None:
+async def test_an_incomplete_video_is_left_alone(videos: Path, tmp_path: Path, keep: int) -> None:
     source, out = await video(videos, "B-frames", tmp_path), tmp_path / "out.mp4"
     source.write_bytes(source.read_bytes()[:keep])
     assert not without_edit_lists(source, out)

@@ -158,7 +158,7 @@ def test_the_instances_of_a_process_share_its_connections_and_a_forked_one_has_i
     assert instance.get_runs_count() == 0
 
 
-def test_a_session_has_our_time_limit_beside_what_the_url_says(url: str) -> None:
+def test_a_session_has_our_time_limit_in_addition_to_what_the_url_says(url: str) -> None:
     told_so = f"{url}{'&' if '?' in url else '?'}options=-c%20lock_timeout%3D9s"
     with engine(told_so).connect() as connection:
         assert connection.execute(text("SHOW statement_timeout")).scalar_one() == "1min"

@@ -453,7 +453,7 @@ def test_a_cancelled_run_whose_process_died_meanwhile_is_ended(world: RunWorld, 
     assert world.status(run_id) is DagsterRunStatus.CANCELED
 
 
-def test_a_finished_job_that_is_still_on_the_list_is_no_dead_one(world: RunWorld, worker: RunWorker, reaper: Reaper) -> None:
+def test_a_finished_job_that_is_still_on_the_list_is_not_a_dead_one(world: RunWorld, worker: RunWorker, reaper: Reaper) -> None:
     run_id = world.launch()
     job_id = carry(worker)
     mark_started(world, run_id)

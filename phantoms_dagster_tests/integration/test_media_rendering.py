@@ -392,7 +392,7 @@ async def test_a_video_that_was_probed_is_judged_by_its_index_as_by_its_pictures
     assert [out.exists() for out in outs] == [told.how != "kept"] * 2
 
 
-async def test_of_what_is_no_mp4_an_index_alone_does_not_do(tmp_path: Path) -> None:
+async def test_an_index_alone_does_not_suffice_for_a_file_that_is_not_an_mp4(tmp_path: Path) -> None:
     video, outs, studio = tmp_path / "video.flv", [tmp_path / "known.mp4", tmp_path / "looked.mp4"], FfmpegStudio()
     source = ["-f", "lavfi", "-i", "testsrc2=s=360x640:r=30:d=4", "-f", "lavfi", "-i", "sine=d=4"]
     await ffmpeg.run([*source, "-c:v", "flv", "-c:a", "mp3", str(video)])

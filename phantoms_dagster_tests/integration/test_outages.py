@@ -263,7 +263,7 @@ async def fail_for_ever(world: World, key: str, clock: FakeClock, policy: RetryP
     return (await runner(world, dead, clock, policy=policy, luck=1.0).run(SCRIPT_STAGE, [key], SENSOR))[0]
 
 
-async def test_a_blip_that_uses_up_the_attempts_is_no_dead_letter_before_the_first_failure_is_old_enough(world: World) -> None:
+async def test_a_blip_that_uses_up_the_attempts_makes_no_dead_letter_before_the_first_failure_is_old_enough(world: World) -> None:
     key, policy = world.add()[0], replace(POLICY, attempts=5, give_up_seconds=1800)
     clock = FakeClock()
     result = await fail_for_ever(world, key, clock, policy)

@@ -185,7 +185,7 @@ def test_forks_end_with_the_launcher_of_their_parent(tmp_path: Path, gone: Calla
         until(partial(gone, pid))
 
 
-def test_a_fork_that_is_asked_for_while_there_is_no_parent_has_ended_at_once(tmp_path: Path) -> None:
+def test_a_fork_requested_without_a_parent_has_ended_at_once(tmp_path: Path) -> None:
     """It is tried again as any process that ends."""
     process = Preloaded().fork(ProcessSpec(name="early", argv=(sys.executable, "-m", PROGRAM, "sleep")), 1)
     assert (process.pid, process.wait(), process.returncode) == (0, NEVER_STARTED, NEVER_STARTED)

@@ -69,7 +69,7 @@ def test_workers_share_what_their_beginning_takes_and_inherit_no_connection_and_
     assert sockets == []
 
 
-def test_a_rehearsal_without_stores_is_no_trouble() -> None:
+def test_a_rehearsal_without_stores_causes_no_trouble() -> None:
     code = "from phantoms_dagster.execution import run_worker; run_worker.warm_up('redis://127.0.0.1:1/0')"
     environment = {**os.environ, "PHANTOMS_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/none"}
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, check=True, timeout=120)

@@ -255,7 +255,7 @@ async def test_a_renderer_that_is_done_at_once_is_asked_at_once(shop: Shop) -> N
     assert (shop.clock.slept, shop.service.asked) == ([], ["r1"])
 
 
-async def test_a_render_of_an_earlier_try_is_looked_at_before_anybody_waits(shop: Shop) -> None:
+async def test_a_render_of_an_earlier_try_is_checked_before_anyone_waits(shop: Shop) -> None:
     key = await shop.video()
     shop.service.statuses = [RENDERING] * 20
     with pytest.raises(NotYet):

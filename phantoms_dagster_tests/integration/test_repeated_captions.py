@@ -88,13 +88,13 @@ async def test_a_caption_that_the_account_posted_within_a_day_is_warned_of_and_a
     ],
     ids=str,
 )
-async def test_what_is_no_repetition_is_not_warned_of(world: World, facts: dict[str, object]) -> None:
+async def test_a_post_that_is_not_a_repetition_gets_no_warning(world: World, facts: dict[str, object]) -> None:
     first, second = await rendered(world, 2)
     posted(world, first, **facts)  # type: ignore[arg-type]
     assert approved(world, second).warnings == ()
 
 
-async def test_a_video_is_no_repetition_of_itself_and_other_platforms_have_no_such_rule(world: World) -> None:
+async def test_a_video_is_not_a_repetition_of_itself_and_other_platforms_have_no_such_rule(world: World) -> None:
     [first] = await rendered(world)
     posted(world, first)
     assert approved(world, first).warnings == ()
@@ -117,7 +117,7 @@ async def test_a_rejection_is_not_warned_of(world: World) -> None:
     assert Decisions(world.engine).decide(second, approved=False, reviewer="ann", via="cli").warnings == ()
 
 
-async def test_a_post_that_goes_out_more_than_a_day_later_is_no_repetition(world: World) -> None:
+async def test_a_post_that_goes_out_more_than_a_day_later_is_not_a_repetition(world: World) -> None:
     first, second = await rendered(world, 2)
     posted(world, first)
     with world.engine.begin() as connection:

@@ -101,7 +101,7 @@ async def test_a_night_frees_the_files_that_the_policy_does_not_keep(archive: Ar
     assert told(await asyncio.to_thread(night, archive, **settings), "clean_media")["files"] == 0
 
 
-def test_without_a_media_store_videos_are_retired_all_the_same(archive: Archive, tmp_path: Path, redis_url: str) -> None:
+def test_videos_are_retired_even_without_a_media_store(archive: Archive, tmp_path: Path, redis_url: str) -> None:
     gone = archive.finished()
     archive.retire()
     archive.finished(2)
@@ -131,7 +131,7 @@ def test_an_open_run_without_partitions_works_on_no_video(archive: Archive) -> N
     assert len(archive.retire().retired) == 1
 
 
-def test_the_schedule_asks_for_one_run_a_local_night_on_the_queue_for_whatever_is_no_stage() -> None:
+def test_the_schedule_requests_one_run_each_local_night_on_the_queue_for_other_runs() -> None:
     schedule = make_retirement_schedule("Europe/Berlin")
     at = datetime(2026, 11, 23, 4, 17, tzinfo=ZoneInfo("Europe/Berlin"))
     with dg.build_schedule_context(scheduled_execution_time=at) as context:

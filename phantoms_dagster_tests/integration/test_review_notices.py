@@ -90,7 +90,7 @@ async def test_videos_that_become_ready_within_the_time_are_one_message_with_a_l
     assert await look(world, settings) == ["nothing is due"]
 
 
-async def test_a_video_that_was_decided_in_time_is_not_told_of(world: World, settings: Settings, receiver: Receiver) -> None:
+async def test_a_video_that_was_decided_in_time_is_in_no_notice(world: World, settings: Settings, receiver: Receiver) -> None:
     decided, held, left = world.add(3)
     await world.carry([decided, held, left], *MADE)
     age(world, 6)

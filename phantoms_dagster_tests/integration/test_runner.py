@@ -221,7 +221,7 @@ async def test_what_will_never_work_is_a_dead_letter_at_once(world: World, error
     assert (letter["error_class"], letter["code"], letter["evidence"]) == (error_class, "401", {"status": 401})
 
 
-async def test_an_error_of_ours_that_is_no_providers_fails_as_permanent(world: World) -> None:
+async def test_an_error_of_ours_and_not_of_a_provider_fails_as_permanent(world: World) -> None:
     _, result, _ = await run_one(world, InvalidInput("no such voice"))
     assert (result.outcome, result.error_class, result.message) == ("failed", "permanent", "no such voice")
 

@@ -149,7 +149,7 @@ def test_a_killed_process_comes_back_with_a_new_pid(supervise: Started) -> None:
     assert supervisor.pids["bystander"] == before["bystander"]
 
 
-def test_a_process_that_is_gone_a_moment_before_its_end_is_heard_of_is_started_again_all_the_same(supervise: Started) -> None:
+def test_a_process_that_vanishes_a_moment_before_its_end_is_known_is_still_started_again(supervise: Started) -> None:
     """The supervision ended in that moment: nothing ran, nothing was due, and nothing was in the inbox."""
 
     class Gone:

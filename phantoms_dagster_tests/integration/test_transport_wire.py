@@ -147,7 +147,7 @@ async def test_a_client_closed_while_an_answer_arrives_does_not_claim_that_nothi
             await anext(chunks)
 
 
-async def test_an_answer_that_is_no_http_is_unknown_for_a_commit() -> None:
+async def test_an_answer_that_is_not_http_is_unknown_for_a_commit() -> None:
     async def garbage(_head: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH\r\n\r\n")
 

@@ -137,7 +137,7 @@ def test_what_waits_for_a_person_goes_on_with_the_decision(ui: UiWorld) -> None:
     assert ui.notes("approval", key)["reviewer"] == "ann"
 
 
-def test_a_backfill_of_videos_that_wait_is_no_failed_one(ui: UiWorld) -> None:
+def test_a_backfill_of_waiting_videos_does_not_fail(ui: UiWorld) -> None:
     keys = waiting_for_approval(ui, 3)
     assert ui.backfill("approval", keys) == "COMPLETED_SUCCESS"
     assert ui.partitions("approval")["failed"] == []
@@ -145,7 +145,7 @@ def test_a_backfill_of_videos_that_wait_is_no_failed_one(ui: UiWorld) -> None:
     assert [ui.world.row(key, "approval")["state"] for key in keys] == ["deferred"] * 3
 
 
-def test_a_later_stage_of_a_video_that_waits_is_no_failure_either(ui: UiWorld) -> None:
+def test_a_later_stage_of_a_waiting_video_does_not_fail_either(ui: UiWorld) -> None:
     [key] = waiting_for_approval(ui, 1)
     run = ui.launch("youtube_variant", tags={"dagster/partition": key})
     assert ui.status(run) == "SUCCESS"

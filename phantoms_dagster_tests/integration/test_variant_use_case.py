@@ -117,7 +117,7 @@ async def test_what_was_not_approved_is_not_varied(media_files: MediaFiles) -> N
         await media_files.vary(Platform("tiktok"), approved="0" * 64)
 
 
-async def test_a_video_that_carries_the_channels_name_is_no_variant_for_tiktok(media_files: MediaFiles) -> None:
+async def test_a_video_that_shows_the_channels_name_never_becomes_a_variant_for_tiktok(media_files: MediaFiles) -> None:
     media_files.master = media_files.master.model_copy(update={"named": True})
     with pytest.raises(Permanent, match="regenerate") as refused:
         await media_files.vary(Platform("tiktok"))

@@ -61,7 +61,7 @@ def test_without_a_key_frame_under_a_headline_all_of_them_count(tmp_path: Path) 
     assert best_frame(made, []).second == pytest.approx(1.0, abs=0.01)
 
 
-def test_a_video_of_empty_pictures_and_a_file_that_is_no_video_are_reported(tmp_path: Path) -> None:
+def test_a_video_of_empty_pictures_and_a_file_that_is_not_a_video_are_reported(tmp_path: Path) -> None:
     made = video(tmp_path / "video.mp4", [np.full((HEIGHT, WIDTH, 3), 90, np.uint8)] * 2)
     with pytest.raises(Permanent, match="empty pictures"):
         best_frame(made, [(0.0, 2.0)])

@@ -74,7 +74,7 @@ def test_what_belongs_to_a_word_stays(word: str) -> None:
         ("“no,”", "“no”"),
     ],
 )
-def test_what_hangs_beside_a_word_goes(written: str, seen: str) -> None:
+def test_marks_that_hang_on_a_word_are_removed(written: str, seen: str) -> None:
     assert caption_marks.shown([written], [False]) == [seen]
 
 
@@ -98,7 +98,7 @@ def test_single_quotes_around_words_are_quotes_and_apostrophes_are_not() -> None
         ("— Hola", ["— Hola"]),
     ],
 )
-def test_a_mark_alone_is_no_word(text: str, words: list[str]) -> None:
+def test_a_mark_alone_is_not_a_word(text: str, words: list[str]) -> None:
     assert caption_marks.attached(text.split()) == words
 
 
@@ -155,6 +155,6 @@ def test_no_caption_ends_with_a_word_that_asks_for_the_next_one(fonts: Fonts) ->
     assert not [line for line in seen if line.endswith((" the", " and"))]
 
 
-def test_a_caption_of_marks_alone_is_no_event(fonts: Fonts) -> None:
+def test_a_caption_of_marks_alone_makes_no_event(fonts: Fonts) -> None:
     sentences = [Sentence(text="—", scene=0, start=0, end=1), Sentence(text="Yes.", scene=0, start=1, end=2)]
     assert len(captions.caption_events(sentences, Palette(), fonts)) == 1

@@ -113,7 +113,7 @@ def test_no_secret_is_ever_printed(monkeypatch: pytest.MonkeyPatch, arguments: t
     assert "http://********@127.0.0.1:9" in output
 
 
-def test_a_variable_that_is_no_setting_is_reported_with_the_one_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_not_a_setting_is_reported_with_the_one_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHANTOMS_BATCHSIZE", "3")
     monkeypatch.setenv("PHANTOMS_MY_CHANNELS_OWN", SECRET)
     code, output = told()

@@ -235,7 +235,7 @@ def test_a_twisted_yaml_is_refused(content: str) -> None:
         ("# nothing but this\n", 1, "the file is empty"),
     ],
 )
-def test_a_yaml_that_is_no_list_of_briefs_says_what_it_should_be(content: str, line: int, reason: str) -> None:
+def test_a_yaml_that_is_not_a_list_of_briefs_says_what_it_should_be(content: str, line: int, reason: str) -> None:
     assert reason in refused(reading("b.yml", content))[line]
 
 
@@ -290,7 +290,7 @@ def test_a_header_in_another_encoding_says_so() -> None:
 
 
 @pytest.mark.parametrize("first_line", ["", "sep=,\r\n", '"sep=,"\r\n', "SEP=,\n"])
-def test_the_line_that_excel_writes_first_is_no_header(first_line: str) -> None:
+def test_the_line_that_excel_writes_first_is_not_a_header(first_line: str) -> None:
     batch = reading("b.csv", f"{first_line}title,facts\nA,x|y\n")
     assert [(a.brief.title, a.brief.facts) for a in batch.accepted] == [("A", ("x", "y"))]
     assert not batch.refused
@@ -375,7 +375,7 @@ def test_a_spreadsheet_is_read_as_its_user_sees_it() -> None:
     assert_refused(batch, {5: "5 columns where the header has 4"})
 
 
-def test_a_file_that_is_no_spreadsheet_or_a_bomb_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_a_spreadsheet_or_a_bomb_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot be read as a spreadsheet" in refused(reading("b.xlsx", b"title\nA\n"))[1]
     assert "the first sheet is empty" in refused(reading("b.xlsx", sheet([])))[1]
     assert "column `title` is missing" in refused(reading("b.xlsx", sheet([["a"], ["b"]])))[1]

@@ -56,7 +56,7 @@ def test_a_time_that_happens_twice_is_the_first_one_unless_the_second_is_asked_f
 @pytest.mark.parametrize(
     "written", ["", "tomorrow", "2026-13-01T10:00", "2026-12-24T18:00Z", "0001-01-01T00:00", "9999-12-31T23:59"]
 )
-def test_what_is_no_time_is_refused_with_the_right_form(written: str) -> None:
+def test_a_text_that_is_not_a_time_is_refused_with_the_right_form(written: str) -> None:
     with pytest.raises(InvalidInput, match="write it like 2026-12-24T18:00"):
         read_local(written, BERLIN)
 

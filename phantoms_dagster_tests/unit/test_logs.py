@@ -188,7 +188,7 @@ def test_calls_are_not_logged_unless_asked_for(stderr: Written) -> None:
     assert stderr.getvalue() == ""
 
 
-def test_a_field_that_json_does_not_know_is_written_all_the_same(stderr: Written) -> None:
+def test_a_field_that_json_cannot_hold_is_written_anyway(stderr: Written) -> None:
     configured()
     LOGGER.info("odd", extra={"thing": {1, 2}, "words": "z\u00fcrich\nline"})
     (line,) = lines(stderr)

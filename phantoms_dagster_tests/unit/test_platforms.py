@@ -167,7 +167,7 @@ def test_a_platform_that_would_break_others_is_refused_with_the_reason(given: Pl
     assert "pond" not in Platform
 
 
-def test_no_platform_can_have_the_name_of_a_field_beside_its_own() -> None:
+def test_no_platform_can_have_the_name_of_a_field_next_to_its_own() -> None:
     """Its key of a channel, or the terms of its posts, would replace that field."""
     fields = {name for model in (Channel, PostWords) for name in model.model_fields if NAME.fullmatch(name)}
     assert fields - {str(platform) for platform in Platform} <= RESERVED

@@ -71,7 +71,7 @@ async def test_what_was_read_before_an_error_is_kept() -> None:
     assert read.problems == {"instagram:main": "down"}
 
 
-async def test_a_full_pool_is_no_problem_of_an_account_of_which_something_was_read() -> None:
+async def test_a_full_pool_is_not_reported_for_an_account_of_which_something_was_read() -> None:
     posts = [post(1, Platform("instagram"), "a"), post(2, Platform("instagram"), "b")]
     full = NotYet("the rate is used up", retry_after=600)
     read, _ = await turn(posts, Reader(Platform("instagram"), ["a"], error=full))

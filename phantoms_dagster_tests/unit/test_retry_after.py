@@ -31,7 +31,7 @@ def test_an_answer_without_a_date_is_compared_with_our_clock() -> None:
     ("written", "seconds"),
     [("45", 45), ("1.5", 1.5), ("-3", None), ("soon", None), ("", None), ("inf", None), ("nan", None), ("1e999", None)],
 )
-def test_seconds_are_seconds_and_what_is_no_number_says_nothing(written: str, seconds: float | None) -> None:
+def test_seconds_are_seconds_and_anything_but_a_number_is_ignored(written: str, seconds: float | None) -> None:
     assert retry_after({"retry-after": written}) == seconds
     assert retry_after({}) is None
 

@@ -128,7 +128,7 @@ def test_being_throttled_never_costs_an_attempt_however_often_it_happens() -> No
 
 
 @pytest.mark.parametrize("retry_after", [-5.0, math.nan, -math.inf])
-def test_a_nonsense_retry_after_is_no_wish_at_all(retry_after: float) -> None:
+def test_a_nonsense_retry_after_is_ignored(retry_after: float) -> None:
     assert after(transient(retry_after), luck=0.0) == WaitHere(0.0, "down", counts=True)
 
 
@@ -182,7 +182,7 @@ def test_a_publish_hour_in_a_fortnight_is_not_cut_to_a_day() -> None:
     assert after(NotYet("later", retry_after=14 * 86_400)) == Defer(14 * 86_400, "later", counts=False)
 
 
-def test_a_cancellation_is_no_failure() -> None:
+def test_a_cancellation_is_not_a_failure() -> None:
     with pytest.raises(asyncio.CancelledError):
         after(asyncio.CancelledError())
 

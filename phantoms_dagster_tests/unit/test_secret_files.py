@@ -80,7 +80,7 @@ def test_an_empty_file_is_an_unset_secret_as_an_empty_variable_is(
     assert load().of("openai", "api_key") is None
 
 
-def test_an_empty_name_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_name_counts_as_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{KEY}_FILE", "")
     assert load().of("openai", "api_key") is None
 
@@ -156,7 +156,7 @@ def test_a_list_may_have_a_line_for_each(monkeypatch: pytest.MonkeyPatch, file: 
     assert [url.get_secret_value() for url in load().alerts.urls] == ["mailto://u:p@example.org", "json://example.org/hook"]
 
 
-def test_a_setting_that_is_no_secret_has_no_file(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+def test_a_setting_that_is_not_a_secret_has_no_file(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     file.write_text("gpt-9")
     monkeypatch.setenv("PHANTOMS_OPENAI_MODEL_FILE", str(file))
     assert load().of("openai", "model") == leaves(Settings)["openai_model"].field.default
