@@ -50,6 +50,7 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("POST", "/pipeline/act"): Role.OPERATOR,
         ("GET", "/videos/{key}"): Role.VIEWER,
         ("GET", "/videos/{key}/raw"): Role.OPERATOR,
+        ("POST", "/videos/{key}/settle/{platform}"): Role.OPERATOR,
         ("GET", "/bulk"): Role.VIEWER,
         ("GET", "/bulk/{number}"): Role.VIEWER,
         ("POST", "/bulk/{number}/stop"): Role.OPERATOR,

@@ -82,3 +82,50 @@ def test_secrets_are_masked_wherever_they_are() -> None:
     assert found["access_token"] == found["upload_url"] == found["list"][0]["client_secret"] == "***"
     assert found["note"] == "GET https://x.example/v?*** failed; Authorization: Bearer ***"
     assert found["list"][0]["code"] == 503
+
+
+async def unknown_post(world: DeskWorld) -> str:
+    """A video whose post on TikTok may be out."""
+    [key] = await world.waiting()
+    world.world.write("UPDATE phantoms.stages SET state = 'deferred', retry_at = clock_timestamp() WHERE stage = 'tiktok/post'")
+    world.world.write(
+        """INSERT INTO phantoms.posts
+            (video_id, platform, account, state, marker, video_sha256, caption_sha256, sandbox, attempted_at, handle)
+        SELECT id, 'tiktok', 'tiktok-account', 'unknown', 'm', 'v', 'c', true, clock_timestamp(), '{"publish_id": "v_pub_1"}'
+        FROM phantoms.videos WHERE key = :key""",
+        key=key,
+    )
+    return key
+
+
+async def test_an_operator_settles_an_unknown_post_by_a_form_and_the_audit_log_says_so(world: DeskWorld) -> None:
+    key = await unknown_post(world)
+    viewer = await world.logged_in("vic", "viewer")
+    shown = (await viewer.get(f"/videos/{key}")).text
+    assert "An operator can settle it." in shown
+    assert (await viewer.post(f"/videos/{key}/settle/tiktok", {"answer": "not there"})).status_code == 403
+    operator = await world.logged_in("olga", "operator")
+    assert "publish it again" in (await operator.get(f"/videos/{key}")).text
+    for form in ({"answer": "there"}, {"answer": "there", "url": "https://youtu.be/dQw4w9WgXcQ", "unread": "1"}, {"answer": "?"}):
+        assert (await operator.post(f"/videos/{key}/settle/tiktok", form)).status_code == 422
+    there = {"answer": "there", "url": "7300000000000000000", "unread": "1"}
+    assert (await operator.post(f"/videos/{key}/settle/tiktok", there)).status_code == 303
+    [post] = world.world.rows("SELECT state, remote_id, proof FROM phantoms.posts")
+    assert (post["state"], post["remote_id"]) == ("published", "7300000000000000000")
+    assert post["proof"].startswith("person: olga says it is there")
+    [entry] = [row for row in world.desk.audit.page(subject=key) if row.action == "post is there"]
+    assert (entry.who, entry.via) == ("olga", "desk")
+    assert "settle/tiktok" not in (await operator.get(f"/videos/{key}")).text
+    again = await operator.post(f"/videos/{key}/settle/tiktok", {"answer": "not there"})
+    assert (again.status_code, "not unknown" in again.text) == (422, True)
+
+
+async def test_a_form_can_say_that_an_unknown_post_is_not_there(world: DeskWorld) -> None:
+    key = await unknown_post(world)
+    operator = await world.logged_in("olga", "operator")
+    answer = await operator.post(f"/videos/{key}/settle/tiktok", {"answer": "not there", "reason": "not in the app"})
+    assert answer.status_code == 303
+    [post] = world.world.rows("SELECT state, handle, proof FROM phantoms.posts")
+    assert (post["state"], post["handle"]) == ("intent", {})
+    assert post["proof"] == "person: olga says it is not there: not in the app"
+    assert (await operator.post(f"/videos/{key}/settle/nowhere", {"answer": "not there"})).status_code == 404

@@ -1,4 +1,4 @@
-"""A video's page: its whole history as one timeline, with links to the details, and its database rows as JSON."""
+"""A video's page: its history as one timeline, its database rows as JSON, and the form that settles an unknown post."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from starlette.responses import Response
 
 from phantoms_dagster.desk.masking import evidence_json, masked
 from phantoms_dagster.desk.pages.pipeline import line_of, outages_of
-from phantoms_dagster.desk.render import page
-from phantoms_dagster.desk.visits import CurrentVisit, Visit
-from phantoms_dagster.domain.errors import NotFound
+from phantoms_dagster.desk.render import page, redirect_to
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field, visible_text
+from phantoms_dagster.domain.errors import InvalidInput, NotFound, NotYet, ProviderError
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.story import Stories, Story
 
@@ -20,6 +21,7 @@ def register(app: FastAPI) -> None:
     """Add the routes."""
     app.get("/videos/{key}", include_in_schema=False)(video)
     app.get("/videos/{key}/raw", include_in_schema=False)(raw)
+    app.post("/videos/{key}/settle/{platform}", include_in_schema=False)(settle)
 
 
 def video(visit: CurrentVisit, key: str) -> Response:
@@ -45,6 +47,30 @@ def raw(visit: CurrentVisit, key: str) -> Response:
     """Return all database rows of the video as JSON, with secrets masked."""
     content = json.dumps(masked(_story(visit, key).raw), indent=2, default=str, ensure_ascii=False)
     return Response(content, media_type="application/json")
+
+
+def settle(visit: CurrentVisit, key: str, platform: str, form: Form) -> Response:
+    """Settle a post whose outcome is unknown, as `phantoms posts settle` does."""
+    from phantoms_dagster.wiring.posts import PostDecisions  # noqa: PLC0415 - it imports every provider
+
+    if platform not in Platform:
+        raise NotFound(f"There is no platform {platform}.")
+    on, answer, decisions = Platform(platform), field(form, "answer"), PostDecisions(visit.desk.services)
+    try:
+        if answer == "there":
+            url = field(form, "url").strip()
+            if not url:
+                raise InvalidInput("give the URL or the id of the post that you have found")
+            seen = decisions.is_there(key, on, url, visit.actor, unread=field(form, "unread") == "1")
+            said = f"The post on {on.title} is saved as published: {seen.evidence}."
+        elif answer == "not there":
+            decisions.is_not_there(key, on, visit.actor, reason=visible_text(form, "reason", most=1_000))
+            said = f"The post on {on.title} will be published again."
+        else:
+            raise InvalidInput("say whether the post is there or not")
+    except (ProviderError, NotYet) as error:
+        raise InvalidInput(f"{on.title} could not be read, so nothing was changed: {error}") from error
+    return redirect_to(visit, f"/videos/{key}", said)
 
 
 def _story(visit: Visit, key: str) -> Story:
