@@ -25,14 +25,14 @@ _LETTERS = re.compile(r"^\d+ x (\S+): (\S+)")
 
 @dataclass(frozen=True)
 class Cry:
-    """A message. `at`: seconds since the epoch; `news`: its lines that tell of something."""
+    """A message. `at`: seconds since the epoch; `news`: the lines that report something."""
 
     at: float
     news: tuple[str, ...]
 
 
 class AlertRecorder:
-    """Looks for news every few seconds as the alert sensor does, in a thread, and keeps what would have been sent."""
+    """Looks for news every few seconds in a thread, like the alert sensor, and keeps what would have been sent."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -52,15 +52,16 @@ class AlertRecorder:
         self._thread.join()
 
     def last_round(self) -> None:
-        """Stop looking, and tell at once what would have waited for its turn."""
+        """Stop looking, and deliver the alerts that are still held back."""
         self._stop.set()
         self._thread.join()
         self._look(timedelta(0))
 
     def told(self) -> Counter[str]:
-        """How many messages told of each cause: an integration, `account:<platform>:<name>`, `letters:<stage>`, or the line.
+        """Return how many messages reported each cause.
 
-        A cause that two lines of one message tell of counts twice: people read it twice.
+        A cause is an integration, `account:<platform>:<name>`, `letters:<stage>`, or the line itself. A cause in two lines of one
+        message counts twice, because people read it twice.
         """
         counted: Counter[str] = Counter()
         for message in self.messages:
@@ -89,14 +90,14 @@ class AlertRecorder:
 
 
 def _news(body: str) -> Iterator[str]:
-    """The lines before what to do next, without the details of a group of letters."""
+    """Return the lines before the next step, without the details of a group of letters."""
     for line in body.split("\n\nNext:", 1)[0].splitlines():
         if line and not line.startswith("  "):
             yield line
 
 
 def cause(line: str) -> str:
-    """What a line of an alert tells of."""
+    """Return the cause that a line of an alert reports."""
     if found := _BREAKER.match(line):
         return "breaker:" + found[1].split(":", 1)[0]
     if found := _ACCOUNT.match(line):

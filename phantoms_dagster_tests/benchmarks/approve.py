@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    """Make a video, wait until it can be reviewed, click, wait for its posts; the next one."""
+    """For each video: make it, wait until it can be reviewed, click, and wait for its posts."""
     report = Report("approve", {"videos": options.videos, "call ms": CALL_SECONDS * 1000, "undo window s": 0})
     report.notes += [
         "settings are the product's defaults but for the undo window; posts go to the stand-ins of YouTube, TikTok and Instagram",
@@ -88,7 +88,7 @@ def _log_in(person: httpx.Client) -> None:
 
 
 def _ready(stack: BenchStack, number: int) -> str:
-    """A video that waits for its decision; its key."""
+    """Make a video that waits for its decision. Return its key."""
     [key] = stack.bench.add_videos(1, topic="Approve", register=False, first=number)
     decisions = stack.bench.services.decisions()
     wait_for(lambda: key in decisions.undecided(), seconds=MAX_WAIT_SECONDS, what=f"the review of {key}")
@@ -114,6 +114,6 @@ def _csrf(page: str) -> str:
 
 
 def _wait(stack: BenchStack, key: str, count: int) -> None:
-    """Until so many posts of that video are committed."""
+    """Wait until that many posts of the video are committed."""
     what = f"{count} posts of {key}"
     wait_for(lambda: stack.bench.rows(_POSTED, key=key)[0]["n"] >= count, seconds=MAX_WAIT_SECONDS, what=what, pause=LOOK_SECONDS)

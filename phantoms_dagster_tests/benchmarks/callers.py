@@ -25,7 +25,7 @@ SCOPE = CallScope("openai", pool="script", sandbox=True)
 
 
 def tell(**event: Any) -> None:
-    """One event, as one write: the processes share the file."""
+    """Print one event in a single write, because the processes share the file."""
     print(json.dumps(event), flush=True)
 
 
@@ -69,7 +69,7 @@ async def hold(number: int, options: Mapping[str, Any]) -> None:
 async def wait(number: int, options: Mapping[str, Any]) -> None:
     """The role `wait`: wait in line `each` times, `spacing` after the last time, and report when it came and was admitted.
 
-    Both are Redis' own times, in microseconds: what a process thinks of its turn depends on when the machine lets it run.
+    Both times are from Redis' clock, in microseconds. A process's own clock would depend on when the machine lets it run.
     """
     services = Services.from_environment()
     async with limits_of(services.settings, services.clock) as limits:

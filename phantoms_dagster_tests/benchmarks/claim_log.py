@@ -1,7 +1,6 @@
 """Which process worked on what and when: PostgreSQL itself records every claim and every outcome of a stage.
 
-The benchmark has its own trigger on the table of stages, so that it misses no change, however short and by any process. What
-that means belongs to the benchmarks.
+A trigger on the table of stages misses no change, however short and by whichever process. The benchmarks interpret the record.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Held:
 
     @property
     def row(self) -> tuple[int, str]:
-        """Which row it is."""
+        """The row, by video and stage."""
         return self.video_id, self.stage
 
 
@@ -66,7 +65,7 @@ class Noted:
 
 @dataclass(frozen=True)
 class TakenOver:
-    """What became of the runs that a host held at a moment. Seconds are counted from that moment.
+    """What happened to the runs that a host held at one moment. Seconds count from that moment.
 
     `resumed`: until another host claimed something of the run; `ended_there`: runs that this host itself brought to an end.
     """
@@ -77,7 +76,7 @@ class TakenOver:
 
 
 class Record:
-    """The record of one bench; make it before anything is worked on."""
+    """The record of one bench. Create it before any work begins."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -85,12 +84,12 @@ class Record:
             connection.execute(text(_TRIGGER))
 
     def held_by(self, host: str) -> list[Held]:
-        """What that host works on now."""
+        """Return what that host works on now."""
         found = [_held(row) for row in self._bench.rows(_HELD)]
         return [held for held in found if held.host == host]
 
     def all(self) -> list[Noted]:
-        """Everything so far, in its order."""
+        """Return everything so far, in order."""
         return [Noted(float(row["at"]), row["what"], _held(row)) for row in self._bench.rows(_WORK)]
 
 
@@ -104,7 +103,7 @@ def runs_by_host(record: Iterable[Noted], *, begin: float, end: float) -> dict[s
 
 
 def taken_over(record: Sequence[Noted], held: Sequence[Held], at: float) -> TakenOver:
-    """What became of what a host held at that moment."""
+    """Return what happened to the runs that the host held at that moment."""
     resumed: dict[str, float] = {}
     ended_there: set[str] = set()
     for mine in held:

@@ -54,7 +54,7 @@ class Fates:
 def wait_until_ended(
     bench: Bench, *, seconds: float, during: Callable[[float], Any] = lambda _: None, total: int | None = None
 ) -> bool:
-    """Whether every registered video has come to an end within that time. `during` is called with the share that is done."""
+    """Wait that long for every registered video to end. Returns whether all did. `during` is called with the share that is done."""
     deadline = time.monotonic() + seconds
     said = 0.0
     while time.monotonic() < deadline:
@@ -77,7 +77,7 @@ def wait_until_ended(
 
 
 def wait_until_posted(bench: Bench, *, seconds: float, posts: int) -> bool:
-    """Whether so many post stages are done within that time. Cheaper than `wait_until_ended`, and sooner: for what is timed."""
+    """Wait that long until that many post stages are done. Returns whether they are. Cheaper and faster than `wait_until_ended`."""
     statement = "SELECT count(*) AS n FROM phantoms.posts WHERE state = 'confirmed'"
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -97,7 +97,7 @@ def done_share(bench: Bench) -> float:
 
 
 def fates(bench: Bench) -> Fates:
-    """How every wanted post ended."""
+    """Return how every wanted post ended."""
     found = Fates()
     for row in bench.rows(_FATES):
         if row["post_state"] == "done":

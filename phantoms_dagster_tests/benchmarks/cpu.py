@@ -20,9 +20,9 @@ class _Stat(NamedTuple):
 class CpuMeter:
     """Counts the services that `roots` names by their process ids; never goes backwards.
 
-    A tree's figure is what its living processes used and what they have reaped, so a child that ends is not lost. What is lost:
-    of a service that is killed, what it used since the last reading (a thread reads every second), and of a process that is
-    killed together with its parent, its own share. Benchmarks that kill nothing are exact to a tick (10 ms) a process.
+    The figure of a tree includes living processes and their reaped children, so a child that ends is not lost. Two things are lost:
+    the use of a killed service since the last reading (a thread reads every second), and the share of a process that is killed
+    together with its parent. Benchmarks that kill nothing are exact to a tick (10 ms) for each process.
     """
 
     def __init__(self, roots: Callable[[], Mapping[str, int]]) -> None:

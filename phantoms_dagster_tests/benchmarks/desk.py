@@ -1,8 +1,9 @@
 """*desk*: every page of the desk with 100,000 videos and a million attempts in PostgreSQL, at 20 requests a second in all.
 
 One process of the desk (`phantoms desk`), embedded PostgreSQL and Valkey, and a person who is logged in. Requests are due at fixed
-times, in a mixed order, and a time is counted from when its request was due: one that waits for another counts its wait. Three
-browsers have the counts of the menu open (`/events`), as they do all day. Each page is opened twice before anything is counted.
+times, in a mixed order, and each time counts from the moment when the request was due, so it includes any wait for another
+request. Three browsers have the counts of the menu open (`/events`), as they do all day. Each page is opened twice before anything
+is counted.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Seen:
-    """What came of the requests: milliseconds by page, and what was not a page."""
+    """The results of the requests: milliseconds by page, and answers that were not a page."""
 
     took: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     wrong: list[str] = field(default_factory=list)
@@ -103,7 +104,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def _filled(database: Engine, home: Path, videos: int) -> dict[str, int]:
-    """Fill the tables, unless a run before has filled those of `home`; how many rows there are of what matters.
+    """Fill the tables unless an earlier run filled those in `home`. Return the number of rows that matter.
 
     Raises SystemExit for tables of another size.
     """
@@ -121,7 +122,7 @@ def _filled(database: Engine, home: Path, videos: int) -> dict[str, int]:
 
 @contextmanager
 def _desk(home: Path, database_url: str, redis_url: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The desk in a process of its own; the process and its address."""
+    """Start the desk in a separate process. Return the process and its address."""
     port = free_port(0)
     ours = {
         "PHANTOMS_HOME": str(home),
@@ -192,7 +193,7 @@ def _mixed(wanted: list[tuple[str, str]], chance: random.Random) -> list[tuple[s
 
 
 async def _round(client: httpx.AsyncClient, wanted: list[tuple[str, str]], rate: float, seen: Seen) -> None:
-    """Send each request when it is due, whatever became of those before."""
+    """Send each request when it is due, regardless of earlier ones."""
     start = time.perf_counter() + 0.05
     async with asyncio.TaskGroup() as group:
         for place, (name, address) in enumerate(wanted):
@@ -209,7 +210,7 @@ async def _open(client: httpx.AsyncClient, name: str, address: str, due: float, 
 
 
 async def _watch(client: httpx.AsyncClient) -> None:
-    """Listen to what changes, as the menu of an open page does."""
+    """Listen for changes, as the menu of an open page does."""
     async with client.stream("GET", "/events", timeout=None) as answer:
         async for _ in answer.aiter_lines():
             pass

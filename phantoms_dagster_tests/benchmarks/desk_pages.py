@@ -1,6 +1,6 @@
 """Every address of the desk that can be opened, with typical parameters, for the benchmark and for the test of query plans.
 
-A route that is in `desk.access` and not here makes both fail: a page that nobody measures gets slow.
+Both fail if a route is in `desk.access` but not here, because a page that is never measured gets slow.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Samples:
 
     @classmethod
     def of(cls, database: Engine) -> Samples:
-        """Some of what is in these tables."""
+        """Pick samples from these tables."""
         with database.connect() as connection:
 
             def some(statement: str) -> list[object]:

@@ -1,7 +1,7 @@
 """The tables of a desk that is used for a year: videos in all stages, their attempts, letters, posts, decisions, results.
 
-Everything is made by PostgreSQL itself. The videos are numbered from the oldest on, so that the newest are under way and the others
-are posted, as they are in a pipeline that keeps up. `desk_pages` and the benchmark say what pages do with them.
+PostgreSQL itself makes all rows. Videos are numbered from the oldest on. The newest are under way and the others are posted, as in
+a pipeline that keeps up. `desk_pages` and the benchmark say how pages use them.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 The program is imported once and then forked, because importing it costs two CPU-seconds and a fork almost nothing. Each child
 ends with its parent, and all share one process group. Children print one line of JSON each event to standard output.
 
-The role `carry` runs the product's own code without Dagster, whose stock runs cost eight CPU-seconds each: the store is asked
-what is ready, `production.planner.plan` cuts it into runs over contiguous ranges, and `StageRunner.run` carries each out,
-several at once on the one event loop and the one long-lived pipeline of that process. Roles of the pools are in `callers`.
+The role `carry` runs the product's own code without Dagster, whose stock runs cost eight CPU-seconds each. It asks the store for
+ready videos, `production.planner.plan` cuts them into runs over contiguous ranges, and `StageRunner.run` executes each run, several
+at once on the single event loop and the single long-lived pipeline of the process. Roles of the pools are in `callers`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Carrier:
-    """One worker: takes what is ready, and carries it through its stage."""
+    """A worker that takes ready videos and does their stage."""
 
     def __init__(self, services: Services, pipeline: Pipeline, number: int) -> None:
         self._services = services
@@ -53,7 +53,7 @@ class Carrier:
         self._count = 0
 
     async def work(self) -> None:
-        """Until the process is ended."""
+        """Work until the process is ended."""
         while True:
             for task in [task for task in self._runs if task.done()]:
                 del self._runs[task]
@@ -110,7 +110,7 @@ def _child(role: str, number: int, options: Mapping[str, Any]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Fork the children and wait for them. With `start_in` they all know one `start`, so many seconds after the first fork."""
+    """Fork the children and wait for them. With `start_in` they share one `start`, that many seconds after the first fork."""
     role, count = arguments[0], int(arguments[1])
     options = json.loads(arguments[2]) if len(arguments) > 2 else {}
     if "start_in" in options:

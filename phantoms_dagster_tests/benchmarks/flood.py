@@ -1,7 +1,7 @@
 """*flood*: twenty approved videos are published as quickly next to two thousand new ones as they are alone.
 
 Both are measured several times in the same stack, in an order that favours neither (alone, flood, flood, alone, ...). In a round
-with a flood, the approval falls when Dagster knows all of its videos; after the round what is left of it is taken away.
+with a flood, the approval comes once Dagster knows all of its videos. After the round, the rest of the flood is removed.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def pools() -> str:
 
 
 def _prepare(stack: BenchStack, size: int, groups: int) -> list[list[str]]:
-    """Groups of videos that wait for their review."""
+    """Prepare groups of videos that wait for their review."""
     keys = stack.bench.add_videos(size * groups, register=False)
     decisions = stack.bench.services.decisions()
     wait_for(lambda: len(decisions.undecided()) == len(keys), seconds=READY_SECONDS, what="videos to approve", pause=0.5)
@@ -111,7 +111,7 @@ def _prepare(stack: BenchStack, size: int, groups: int) -> list[list[str]]:
 
 
 def _flood(stack: BenchStack, count: int, number: int) -> list[str]:
-    """New videos, all of which Dagster knows."""
+    """Add new videos, and wait until Dagster knows all of them."""
     keys = stack.bench.add_videos(count, topic="Flood", register=False, first=1_000_000 * (number + 1))
     wait_for(lambda: stack.bench.rows(_KNOWN, keys=keys)[0]["n"] == count, seconds=READY_SECONDS, what="the flood")
     return keys
@@ -135,7 +135,7 @@ def _used(stack: BenchStack) -> float:
 
 
 def _take_away(stack: BenchStack, keys: Sequence[str]) -> None:
-    """Let nothing of a flood be due any more, and wait until what is under way has ended."""
+    """Make sure that no video of the flood is due, and wait until the ones under way have ended."""
 
     def ended() -> bool:
         with stack.bench.services.engine.begin() as connection:

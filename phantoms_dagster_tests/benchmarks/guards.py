@@ -1,7 +1,7 @@
 """*guards*: what the guard costs each call: admission to two pools in one round trip, and the check of a closed breaker.
 
-One process asks one thing at a time, as a caller in no crowd does. The floor, a bare PING over the same kind of connection, is
-told beside them: what is above it is ours.
+One process makes one request at a time, like a caller without competition. The report also has the floor, a bare PING over the same
+kind of connection. Everything above the floor is our cost.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _tell(report: Report, what: str, taken: list[float], most: float) -> None:
 
 
 async def _timed(work: Callable[[], Awaitable[None]], after: Callable[[], Awaitable[None]] | None, times: int) -> list[float]:
-    """Milliseconds of each `work`; `after` it is not counted."""
+    """Return the milliseconds of each call of `work`. The time of `after` does not count."""
     taken: list[float] = []
     for n in range(times + times // 10):
         began = time.perf_counter()

@@ -4,10 +4,10 @@ Two hosts of the benchmark's own making (`namespaces`), each with its own networ
 `phantoms worker`; PostgreSQL, Valkey, the sandbox, the daemon and the code server are on a third. First both share the load.
 
 Then host-a's cable is pulled while it works, for longer than any lease, so that it comes back to runs that were resumed elsewhere.
-The workers that carry them are held for some seconds more: nobody stops those runs there, and their late writes do arrive.
+The workers with these runs are halted for some more seconds: nothing stops the runs there, so their late writes do arrive.
 
-Then host-b loses its power while it works, inside a transaction that has rows locked: all its processes end at once, and no one
-hears of it. Every video must be posted exactly once, without a person.
+Then host-b loses its power while it works, inside a transaction that has rows locked: all its processes end at once, and no
+other machine notices. Every video must be posted exactly once, without a person.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    """Carry all videos while one host is cut off and the other dies. Exit code 2 where no hosts can be made."""
+    """Carry all videos while one host is cut off and the other dies. Exit code 2 where hosts cannot be simulated."""
     if found := obstacles():
         sys.stderr.write("the benchmark hosts cannot run here:\n" + "".join(f"  {obstacle}\n" for obstacle in found))
         raise SystemExit(2)
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> Report:
 
 @dataclass
 class _Blow:
-    """What befell a host: when, and what it held then."""
+    """What happened to a host, when, and what it held then."""
 
     host: Host
     at: float
@@ -96,7 +96,7 @@ class _Blow:
 
     @property
     def runs(self) -> int:
-        """How many runs it had in hand."""
+        """The number of runs that it held."""
         return len({held.run_id for held in self.held})
 
 
@@ -117,7 +117,7 @@ class _Play:
     freed: float | None = None
 
     def go_on(self, share: float) -> None:
-        """Do what is due. `share`: of all stages that are there, how many are done."""
+        """Do the next step if it is due. `share`: the share of existing stages that are done."""
         first, second = self.world.hosts
         if self.cut is None:
             if share >= SHARE_BEFORE_CUT:
@@ -153,7 +153,7 @@ class _Play:
             os.kill(worker, number)
 
     def _strike(self, host: Host, blow: Callable[[], None]) -> _Blow | None:
-        """Strike when the host has enough in hand; it may not just now."""
+        """Strike once the host holds enough runs. It may hold too few right now."""
         until = time.monotonic() + completion.POLL_SECONDS
         while time.monotonic() < until:
             if len({held.run_id for held in self.record.held_by(host.name)}) >= RUNS_IN_HAND:

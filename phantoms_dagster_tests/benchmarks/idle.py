@@ -2,7 +2,7 @@
 
 The stack is started as a person starts it, by the command, in a fresh directory. After it has settled, every process of its tree is
 watched for a while: its share of a core, its memory, and how many bytes go into logs, the database's log and Valkey's. Then
-`phantoms --help` and `phantoms status` run against it, beside a Python that does nothing, the best of several.
+`phantoms --help` and `phantoms status` run against it, and for comparison a Python that does nothing. The best of several counts.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> Report:
 
 @contextlib.contextmanager
 def _up(home: Path) -> Iterator[tuple[subprocess.Popen[str], float]]:
-    """A running `phantoms up`, and how many seconds it took until it said that it runs."""
+    """A running `phantoms up`, and the seconds until it reported that it runs."""
     environment = {
         **_environment(home),
         "PHANTOMS_WEB_PORT": "0",
@@ -143,7 +143,7 @@ def _watch(report: Report, up: subprocess.Popen[str], home: Path, seconds: float
 
 
 def _written(home: Path, running: Mapping[str, str]) -> dict[str, float]:
-    """What has been written so far, in bytes; of the ticks how many."""
+    """Return the bytes written so far, and the number of ticks."""
     found = {"logs": float(sum(file.stat().st_size for file in (home / "logs").rglob("*") if file.is_file()))}
     engine = create_engine(running["PHANTOMS_DAGSTER_DATABASE_URL"])
     try:
@@ -172,7 +172,7 @@ _PROGRAM = (sys.executable, str(Path(sys.executable).with_name("phantoms")))
 
 
 def _best(command: Sequence[str], environment: Mapping[str, str], runs: int) -> float:
-    """The least CPU-seconds that the command took. It runs once more before, which compiles what is not compiled yet."""
+    """Return the least CPU-seconds that the command took. An extra run before compiles the modules."""
     spent = []
     for _ in range(runs + 1):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -183,7 +183,7 @@ def _best(command: Sequence[str], environment: Mapping[str, str], runs: int) -> 
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """That of a person who has set nothing: without our settings, and with Python free to keep its bytecode."""
+    """The environment of a person who has set nothing: none of our settings, and Python may keep its bytecode."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PHANTOMS_", "DAGSTER_"))}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**kept, "PHANTOMS_HOME": str(home)}

@@ -2,8 +2,8 @@
 
 The whole stack as users have it, with one worker on the queue `script` and settings that let one run hold all videos. The
 daemon's sensors register the videos and request the run, the worker forks a process for it, and that process holds a call for
-each video at once: the sandbox lets every call wait before it answers. Memory is what the kernel says of the run's process. As a
-fork it shares the program with its parent; PSS counts a shared page in parts, RSS in full, and both are bound.
+each video at once: the sandbox lets every call wait before it answers. Memory is the kernel's figure for the run's process. As
+a fork it shares the program with its parent. PSS counts a shared page in parts and RSS in full. Both have a limit.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _horses(stack: BenchStack) -> list[int]:
 
 
 def _ended(stack: BenchStack, videos: int) -> bool:
-    """Whether no script is left to be written, and the run that wrote them has said so to Dagster."""
+    """Whether every script is written, and the run has reported that to Dagster."""
     states = {row["state"]: row["n"] for row in stack.bench.rows(_STATES)}
     ended = sum(states.get(state, 0) for state in ("done", "failed")) == videos
     return ended and all(row["end_time"] for row in stack.dagster_rows(_RUNS))

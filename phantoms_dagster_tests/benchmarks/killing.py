@@ -1,6 +1,6 @@
 """kill -9 of a running stack's processes, and when their work continues. Only the product's own supervision restarts them.
 
-Which process falls when, and what is made of the figures, belongs to the benchmark.
+The benchmark decides which process is killed when, and evaluates the figures.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Kill:
 
     @property
     def seconds(self) -> float | None:
-        """From the kill until it went on."""
+        """The seconds from the kill until work continued."""
         return None if self.again is None else self.again - self.at
 
 
@@ -82,7 +82,7 @@ class _Carried(NamedTuple):
 
 @dataclass
 class Killer:
-    """Strikes, and watches for what comes back in threads of its own. `chance` makes every choice."""
+    """Kills processes, and watches in separate threads until they are back. `chance` makes every choice."""
 
     stack: BenchStack
     chance: random.Random
@@ -90,10 +90,9 @@ class Killer:
     _watchers: list[threading.Thread] = field(default_factory=list)
 
     def strike(self, kind: str) -> Kill | None:
-        """Kill one process of that kind at once, or some time after there is one again; None when none came in time.
+        """Kill one process of that kind at once, or some time after one exists again. Returns None if none appeared in time.
 
-        Work-horses, workers and their parent are struck while they carry a run that has started, if any comes; code server and
-        daemon while they work.
+        Work-horses, workers and their parent are killed during a run, if there is one; code server and daemon while they work.
         """
         if kind in (CODE_SERVER, DAEMON):
             if not self._works(kind):
@@ -181,13 +180,13 @@ class Killer:
 
 
 def code_port(stack: BenchStack) -> int:
-    """Where the code server listens."""
+    """The port of the code server."""
     workspace = yaml.safe_load((stack.running.home / "dagster" / "workspace.yaml").read_text("utf-8"))
     return int(workspace["load_from"][0]["grpc_server"]["port"])
 
 
 def serves(port: int) -> bool:
-    """Whether the code server there says that it serves: its definitions are loaded."""
+    """Whether the code server reports that it serves, so its definitions are loaded."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
             request = health_pb2.HealthCheckRequest(service="DagsterApi")

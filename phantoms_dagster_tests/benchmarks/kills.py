@@ -1,8 +1,8 @@
 """*kills*: kill -9 of work-horse, run worker, workers' parent, code server and daemon, in turn, while videos go through the stack.
 
-The whole stack runs as users have it, and everything that is killed comes back by the product's own supervision. The moments are
-random, between kills as long as `--pause` says; processes that carry runs are struck while a run of theirs is under way. All
-posts come out exactly once, nothing is doubled, nothing is stuck, nobody has to do anything.
+The whole stack runs as users have it, and only the product's own supervision restarts the killed processes. The moments are random,
+with the pause `--pause` between kills. Processes that execute runs are killed during a run. Every post comes out exactly once,
+nothing is stuck, and no person has to help.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    """Kill and see what comes of it."""
+    """Kill processes, and count the results."""
     report = Report("kills", {name: getattr(options, name) for name in ("videos", "kills", "pause", "latency", "seed")})
     report.notes += [
         "the product's default settings (batches, workers, leases, supervision), but pools without rates and daily quotas",
@@ -81,13 +81,13 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def settings() -> dict[str, str]:
-    """On top of the product's defaults. See the notes."""
+    """Settings that differ from the product's defaults. See the notes."""
     pools = {**json.loads(wide_pools()), "render": {"slots": RENDER_SLOTS, "rates": [], "daily": None}}
     return {"PHANTOMS_POOLS": json.dumps(pools), "PHANTOMS_LOST_RENDER_SECONDS": str(LOST_RENDER_SECONDS)}
 
 
 def _rain(stack: BenchStack, killer: Killer, options: argparse.Namespace) -> int:
-    """The kills, and the videos in between; how many kills fell while some video was not at its end."""
+    """Kill, and add videos in between. Return how many kills came while some video was under way."""
     fell, fed = 0, 0
     for number in range(options.kills):
         due = min(PORTIONS, 1 + int(number / max(1, options.kills * LAST_PORTION) * PORTIONS))

@@ -1,8 +1,8 @@
 """*latency*: an idle stack as users have it, one video at a time, every call to a provider 50 ms.
 
-From the brief that is added to the video that is ready for review, and from the approval to the posts committed, on three
-platforms, each video on accounts of its own. Where the time goes is read from Dagster's own event log. The voice and the video are
-prepared ones: how fast ffmpeg is belongs elsewhere.
+Measures the time from the new brief to the review, and from the approval to the committed posts on three platforms. Each video has
+its own accounts. Dagster's event log tells where the time goes. Voice and video are prepared, because the speed of ffmpeg does not
+matter here.
 
 With `--realistic` the stand-ins take as long as the real services (see `sandbox.pace`). The waits are then the services' own, and
 the benchmark only promises that every post is committed.
@@ -53,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    """One video after the other, at moments that have nothing to do with the daemon's."""
+    """Make one video after the other, at moments that do not depend on the daemon's rhythm."""
     report = Report("latency", {"videos": options.videos, "seed": options.seed, "call": f"{CALL_SECONDS * 1000:.0f} ms"})
     report.setting["realistic"] = options.realistic
     max_wait = REALISTIC_PATIENCE_SECONDS if options.realistic else MAX_WAIT_SECONDS
@@ -125,7 +125,7 @@ def _until(condition: Callable[[], bool], key: str, max_wait: float) -> float:
 
 
 def runs_of(stack: BenchStack) -> list[dict[str, float]]:
-    """The moments of each run, in seconds since the epoch, by event; `made`: when its row was made."""
+    """Return the times of each run by event, in seconds since the epoch. `made`: when its row was written."""
     runs: dict[str, dict[str, float]] = {}
     for row in stack.dagster_rows(_EVENTS):
         runs.setdefault(row["run_id"], {"made": float(row["made"])})[row["event"]] = float(row["at"])

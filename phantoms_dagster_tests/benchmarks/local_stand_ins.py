@@ -27,7 +27,7 @@ _RATE = 2_000  # bytes a second, too: a small file, as the videos are
 
 
 class Memory:
-    """Small answers by name. In files of the world's data directory too: a run is a fresh process, and would know nothing."""
+    """Small values by name. They are also files in the world's data directory, because each run is a new process."""
 
     def __init__(self) -> None:
         home = os.environ.get("PHANTOMS_HOME")
@@ -102,7 +102,7 @@ class PreparedVoice:
 
 
 class RememberingStudio:
-    """Implements `ports.Studio`: asks the real one once for each content, and remembers."""
+    """Implements `ports.Studio`: uses the real one once for each content, and remembers the result."""
 
     def __init__(self) -> None:
         self._real = FfmpegStudio()
@@ -133,7 +133,7 @@ class RememberingStudio:
     async def fit(
         self, path: Path, platform: Platform, destination: Callable[[], Path], *, known: Probe | None = None
     ) -> FitResult:
-        """See the port. Only what is kept is remembered: anything else writes a file of its own."""
+        """See the port. Only the result "kept" is remembered, because any other writes a new file."""
         made: list[FitResult] = []
 
         async def ask() -> bytes:

@@ -15,7 +15,7 @@ MB = 1_000_000
 
 @dataclass
 class Peak:
-    """The most that one process took, in bytes: `rss` counts pages that it shares in full, `pss` its part of them."""
+    """The most memory that one process took, in bytes. `rss` counts shared pages in full, `pss` in parts."""
 
     rss: int = 0
     pss: int = 0
@@ -26,7 +26,7 @@ class Peak:
 class MemoryWatch:
     """Looks at the processes that `pids` names, several times a second, and keeps the peaks of each it ever saw.
 
-    `rss` is exact, as the kernel keeps its high-water mark; `pss` and `private` can rise between two looks unseen.
+    `rss` is exact, because the kernel keeps its high-water mark. `pss` and `private` can rise unseen between two looks.
     """
 
     def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
@@ -57,7 +57,7 @@ class MemoryWatch:
 
 
 def memory_of(pid: int) -> Peak:
-    """What a process takes now; `rss` is the most it ever took. Raises OSError when it has ended."""
+    """Return the memory of a process. `rss` is the most that it ever took. Raises OSError when it has ended."""
     rollup = _fields(Path(f"/proc/{pid}/smaps_rollup"))
     if "Pss" not in rollup:
         raise ProcessLookupError(pid)
@@ -66,7 +66,7 @@ def memory_of(pid: int) -> Peak:
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that a process has started and that still run; none when it has ended."""
+    """Return the running children of a process, or none when it has ended."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():

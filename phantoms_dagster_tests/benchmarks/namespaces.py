@@ -1,9 +1,9 @@
 """Simulated hosts: each has its own network, host name and process table, on one virtual switch. Needs Linux and root.
 
-The calling process becomes the server: it moves into a network namespace of its own, with the switch in it, so that nothing of the
-machine's real network is touched. A host is a process that holds its namespaces, and everything in it dies with that process;
-so does the host with the benchmark, however that ends. No namespace has a name, so none can be left behind.
-What runs on the hosts belongs to `network_world`.
+The calling process becomes the server. It moves into a separate network namespace that contains the switch, so the machine's real
+network stays untouched. A host is a process that holds its namespaces, and everything in it dies with that process. The host itself
+dies with the benchmark, however that ends. Namespaces have no names, so none can be left behind. `network_world` runs the programs
+on the hosts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SETTLE_SECONDS = 5.0
 
 
 def obstacles() -> list[str]:
-    """Why hosts cannot be made here, each with what to do about it; none when they can."""
+    """Return the reasons why hosts cannot be simulated here, each with a remedy."""
     if sys.platform != "linux":
         return ["network namespaces are a thing of Linux: run it there"]
     found = [f"the program `{name}` is missing: install {package}" for name, package in _PROGRAMS.items() if not shutil.which(name)]
@@ -82,15 +82,15 @@ class Host:
         return children_of(self._running[name].pids[name])[0]
 
     def command(self, *argv: str) -> str:
-        """Run a short command on this host; what it prints."""
+        """Run a short command on this host. Return its output."""
         return _run(*self._inside(), *argv)
 
     def cut_off(self) -> None:
-        """Pull its cable: nothing comes or goes, and neither side learns of it."""
+        """Disconnect its cable: nothing gets through, and neither side notices."""
         _run("ip", "link", "set", self._port, "down")
 
     def reconnect(self) -> None:
-        """Put its cable back."""
+        """Connect its cable again."""
         _run("ip", "link", "set", self._port, "up")
 
     def power_off(self) -> None:
@@ -121,7 +121,7 @@ class Network:
         self._hosts = 0
 
     def host(self, name: str) -> Host:
-        """A new host of that name, connected."""
+        """Add a host of that name to the network."""
         argv = ("unshare", "--net", "--uts", "--mount-proc", "--pid", "--fork", "--kill-child", sys.executable, "-c", _INIT)
         spec = ProcessSpec(name=f"{name}-init", argv=argv, restart=False, stop_signal=signal.SIGKILL)
         holder = Supervisor([spec], logs=self._logs)
@@ -158,7 +158,7 @@ def open_network(logs: Path) -> Iterator[Network]:
 
 
 def _first_child(pid: int) -> int:
-    """The process that `unshare` forked, once it has become the program it was asked to become."""
+    """Return the process that `unshare` forked, once it executes its program."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while time.monotonic() < deadline:
         for child in children_of(pid):

@@ -1,8 +1,8 @@
 """*neighbour*: one poisoned video among a hundred; the others finish in the same time as a hundred healthy ones.
 
-Batches of both kinds are carried in turn by the same workers on the same servers (healthy, poisoned, poisoned, healthy and so
-on), so that what else the machine does falls on both. The poisoned video's script is refused by the provider each time; its
-title is in the request, which is what the fault matches. The noise is the spread of the healthy batches.
+The same workers on the same servers make batches of both kinds in turn (healthy, poisoned, poisoned, healthy and so on), so that
+other load on the machine affects both. The provider refuses the poisoned video's script each time: the fault matches its title in
+the request. The noise is the spread of the healthy batches.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def _batch(report: Report, bench: Bench, options: argparse.Namespace, batch: int, *, poisoned: bool) -> float:
-    """Seconds from the first registration to the last post of those that are well."""
+    """Return the seconds from the first registration to the last post of the healthy videos."""
     topic = f"Batch {batch}"
     if poisoned:
         title = f"{topic} number {options.videos // 2:04d}"

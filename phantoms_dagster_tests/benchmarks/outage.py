@@ -57,7 +57,7 @@ class Times:
 
 
 def run(options: argparse.Namespace) -> Report:
-    """Let it die under load, and look at who called it, how the others fared, and what was left."""
+    """Let the provider die under load. Count the calls to it, the times of the others, and the open work at the end."""
     report = Report("outage", {name: getattr(options, name) for name in ("seconds", "rate", "workers", "reset", "seed")})
     report.notes.append("voice and studio are the stand-ins of the storm; a dead provider drops every connection unanswered")
     settings = {**SETTINGS, "PHANTOMS_BREAKER_RESET_SECONDS": str(options.reset)}
@@ -103,7 +103,7 @@ def _load(bench: Bench, keys: Sequence[str], options: argparse.Namespace) -> Tim
 
 
 def _probes(report: Report, bench: Bench, times: Times, reset: float, finished: float) -> None:
-    """Who called the dead provider once its breaker was open."""
+    """Count the calls to the dead provider after its breaker had opened."""
     history = asyncio.run(_history(bench, f"{SANDBOX}youtube"))
     opened = next((t.at.timestamp() for t in history if t.new == "open" and t.at.timestamp() >= times.death), None)
     arrivals = sorted(at for calls in bench.sandbox.ledger(arrivals=DEAD)["arrivals"].values() for at in calls)
@@ -142,7 +142,7 @@ _LATENCY = """
 
 
 def _others(report: Report, bench: Bench, times: Times) -> None:
-    """How long the other platforms' posts took from the brief, for videos that came in before and during the outage."""
+    """Return how long posts took on the other platforms, for videos from before and from during the outage."""
     rows = bench.rows(_LATENCY)
     took: dict[str, list[float]] = {"before": [], "during": []}
     for row in rows:

@@ -62,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    """Fill, look, empty, for each size and table."""
+    """For each size and table: fill it, look, and empty it."""
     report = Report("planner", {"videos": options.videos, "ticks": options.ticks})
     report.notes.append("ms of a whole look: new partitions, open runs, what is due, ranges, both ends checked with Dagster")
     with open_bench(settings={"PHANTOMS_BATCH_SIZE": "50", "PHANTOMS_RUNS_PER_STAGE": "2"}) as bench, _instance(bench) as instance:

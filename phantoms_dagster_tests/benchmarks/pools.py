@@ -1,8 +1,8 @@
 """*pools*: sixteen processes on a pool of five slots and twenty calls a second, as the sandbox counts them.
 
-Three parts. First all processes call a slow route as often as they are let, for a minute: the sandbox counts what is in flight
-and when each call arrives. Then five processes take all slots and are killed with kill -9: others must be let in within the
-lease. Last, waiters that came one after the other are let in in that order.
+Three parts. First all processes call a slow route as often as the pool admits, for a minute: the sandbox counts what is in flight
+and when each call arrives. Then five processes take all slots and are killed with kill -9: others must be admitted within
+the lease. Last, waiters that arrive one after the other are admitted in that order.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _throughput(report: Report, bench: Bench, options: argparse.Namespace) -> No
 
 
 def _killed_holders(report: Report, bench: Bench, options: argparse.Namespace) -> None:
-    """All slots are held by processes that are then killed: how long until others hold them all."""
+    """Kill the processes that hold all slots. Return how long it takes until others hold all of them."""
     holders = bench.fleet("hold", options.slots, seconds=600, outcome="answered")
     _wait_for(holders, "held", options.slots, seconds=30)
     waiters = bench.fleet("hold", options.slots, seconds=600, outcome="answered")
@@ -98,7 +98,7 @@ def _killed_holders(report: Report, bench: Bench, options: argparse.Namespace) -
 
 
 def _order(report: Report, bench: Bench, options: argparse.Namespace) -> None:
-    """Waiters that come 50 ms apart, in turn from all processes, while the slots are taken for longer than that."""
+    """Let waiters arrive 50 ms apart, from all processes in turn, while the slots stay taken for longer."""
     processes = options.processes
     spans: dict[str, Any] = {"start_in": START_SECONDS, "spacing": 0.05, "seconds": 0.4}
     fleet = bench.fleet("wait", processes, processes=processes, each=EACH_WAITS, **spans)
@@ -114,7 +114,7 @@ def _order(report: Report, bench: Bench, options: argparse.Namespace) -> None:
 
 
 def most_within(times: Sequence[float], seconds: float) -> int:
-    """The most of these times in any window of that length."""
+    """Return the largest number of these times in any window of that length."""
     ordered, most, first = sorted(times), 0, 0
     for last, at in enumerate(ordered):
         while ordered[first] <= at - seconds:
@@ -124,12 +124,12 @@ def most_within(times: Sequence[float], seconds: float) -> int:
 
 
 def out_of_order(came: Sequence[int]) -> int:
-    """How many were served before a call that had come earlier; `came` in the order of service."""
+    """Return how many calls were served before an earlier one. `came`: arrival times in the order of service."""
     return sum(any(later < at for later in came[n + 1 :]) for n, at in enumerate(came))
 
 
 def _wait_for(fleet: Fleet, name: str, count: int, *, seconds: float) -> list[dict[str, Any]]:
-    """The events of that name once there are so many, or after that time."""
+    """Wait until there are that many events of that name, or that long. Return them."""
     deadline = time.monotonic() + seconds
     while len(fleet.events(name)) < count and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,9 +1,8 @@
 """*readback*: sixty posts on one Instagram account for ninety days, an hour at a time; and 300,000 snapshots made into tables.
 
-Time is the sandbox's: each turn it moves on by an hour, and what the database says of due times moves back by as much. Pools are
-real. Redis knows no other time than its own, so every hour has pools of its own, as empty as an hour without calls leaves them.
-After each turn a publisher asks for all that a post needs, and may not wait at all. Then a turn is made in which the hour's reading
-is used up, and publishing asks again.
+Each turn advances the sandbox's clock by an hour, and moves the due times in the database back by as much. Pools are real. Redis
+only knows the real time, so every hour has new pools, as empty as after an hour without calls. After each turn a publisher asks for
+everything that a post needs, without waiting. In a last turn, reading uses up its share of the hour, and publishing asks again.
 """
 
 from __future__ import annotations
@@ -181,7 +180,7 @@ class _Days:
             connection.execute(text("UPDATE phantoms.post_reads SET due_at = due_at - interval '1 hour'"))
 
     async def _reading_used_up(self, origin: str) -> None:
-        """Every post is due at once, twice as many as the hour's calls suffice for; then publishing asks."""
+        """Make every post due at once, twice as many as the hour's calls suffice for. Then publishing asks."""
         self.before_rush = self.refused
         with self.database.begin() as connection:
             connection.execute(text("UPDATE phantoms.post_reads SET due_at = clock_timestamp() - interval '1 minute'"))
@@ -196,7 +195,7 @@ class _Days:
             await self._publish(limits)
 
     def _expected(self, post: int) -> int:
-        """How often a post of that place is read, hour by hour, when nothing is in the way."""
+        """Return how often a post at that position is read, hour by hour, without obstacles."""
         began, reads, due = round(post * self.apart / HOUR), 0, timedelta(0)
         for hour in range(self.hours - began):
             age = timedelta(hours=hour)
@@ -235,7 +234,7 @@ class _Days:
 
 
 def _tables(report: Report, database: Engine, snapshots: int) -> None:
-    """Make the three tables out of a hundred snapshots of each post, then thin these."""
+    """Make the three tables from a hundred snapshots of each post, then thin the snapshots."""
     _fill(database, snapshots // 300, ["youtube", "tiktok", "instagram"], -HOUR)
     with database.begin() as connection:
         connection.execute(_SNAPSHOTS)

@@ -47,8 +47,8 @@ class Reconciliation:
 def compare(bench: Bench) -> Reconciliation:
     """Every post, upload, render and script that took effect, held against what was wanted and what is recorded.
 
-    A render API has no read that finds a submission whose answer was lost, so such a one is booked as spent and made again after
-    `PHANTOMS_LOST_RENDER_SECONDS`: as often as that is on record for a video, its render is not doubled but given up.
+    A render API cannot find an order whose answer was lost. Such an order is booked as spent and repeated after
+    `PHANTOMS_LOST_RENDER_SECONDS`. For each such record of a video, one extra render is not a double but given up.
     """
     found = Reconciliation()
     entries: list[dict[str, Any]] = bench.sandbox.ledger()["entries"]
@@ -79,7 +79,7 @@ def letters(bench: Bench) -> list[dict[str, Any]]:
 
 
 def _words(platform: str, account: str, caption: str) -> tuple[str, str, str]:
-    """What tells posts apart on the platform's side; platforms may trim captions."""
+    """Return the words that tell posts apart at the platform, which may trim captions."""
     return platform, account, " ".join(caption.split())
 
 

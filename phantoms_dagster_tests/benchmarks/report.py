@@ -14,7 +14,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Line:
-    """One measured figure. `target` describes what is promised. It is None for a figure that is only reported."""
+    """One measured figure. `target` describes the promise. It is None for a figure that is only reported."""
 
     name: str
     value: Any
@@ -88,6 +88,6 @@ def _text(value: Any) -> str:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which that share of the values lies; 0 of none."""
+    """Return the value below which that share of the values is; 0 without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0

@@ -1,9 +1,9 @@
 """*runs*: what a run of one video costs on our workers, and on the stock launcher, in the same stacks, one after the other.
 
 A run of one stage (`script`) against the stock launcher with the in-process executor; a run of four stages (script to approval)
-against the stock launcher with the multiprocess executor, which is Dagster's default. All are launched over GraphQL, one at a time,
-as the UI does; sensors are off. CPU is that of every process of the stack but the web server and the metrics, with what an idle
-stack uses in the same time taken off.
+against the stock launcher with the multiprocess executor, which is Dagster's default. All are launched over GraphQL, one at a
+time, as the UI does; sensors are off. CPU is that of all processes of the stack except the web server and the metrics, minus the
+use of an idle stack in the same time.
 """
 
 from __future__ import annotations

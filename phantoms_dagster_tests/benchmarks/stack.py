@@ -1,5 +1,5 @@
 """A whole running stack on a bench, as users have it: workers, code server, daemon, web server, metrics, under the product's
-own supervision. What videos go through it, and what is measured, belongs to the benchmarks.
+own supervision. The benchmarks add the videos and measure.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class NotReady(Exception):
 
 
 class Notice(NamedTuple):
-    """What the supervisor said when a process ended by itself. `at` is of `time.monotonic`."""
+    """The supervisor's message about a process that ended on its own. `at` is from `time.monotonic`."""
 
     at: float
     text: str
@@ -65,7 +65,7 @@ class BenchStack:
     def cpu(self) -> dict[str, float]:
         """CPU-seconds so far of each service with everything it has started; also `postgres`, `valkey` and `sandbox`.
 
-        Grows only. See `CpuMeter` for what a kill -9 costs it.
+        It never decreases. See `CpuMeter` for what a kill -9 hides from it.
         """
         return self._meter.read()
 
@@ -90,7 +90,7 @@ class BenchStack:
             return connection.execute(text(statement), values).mappings().all()
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """GraphQL as the UI speaks it. Only with the web server on."""
+        """Send a GraphQL request as the UI does. Needs the web server."""
         return graphql.ask(self.running.web_url, query, variables)
 
     def ready(self) -> bool:

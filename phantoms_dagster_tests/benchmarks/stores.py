@@ -1,6 +1,6 @@
 """*stores*: in mid-run Redis is killed (and comes back with its data), then emptied by FLUSHALL, then PostgreSQL is restarted.
 
-All videos finish, none is lost, none doubled. The supervisor of the embedded servers starts again what was ended.
+All videos finish, and none is lost or doubled. The supervisor of the embedded servers restarts them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 class _Blows:
-    """Carries out each blow once, when its share is reached."""
+    """Strikes each store once, when its share of the work is done."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -67,7 +67,7 @@ class _Blows:
         }
 
     def at(self, share: float) -> None:
-        """Strike if it is time, and the store of the blow before is back."""
+        """Strike if it is time, and the store that was struck before is back."""
         if self._left and share >= self._left[0][0] and self._redis_answers():
             name = self._left.pop(0)[1]
             self._how[name]()

@@ -1,7 +1,7 @@
 """*storm*: every route of every provider fails three times in ten, but nothing gets stuck, doubled or lost.
 
 The faults are a mix in equal parts of 429 with Retry-After, 500, 503, a time-out, a connection dropped before and one dropped
-after acceptance, and an answer that is no JSON; they stay until the end.
+after acceptance, and an answer that is not JSON. They last until the end.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _kinds(text: str) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> Report:
-    """Carry all videos through the storm and hold the tables against the ledger."""
+    """Make all videos during the storm, and compare the tables with the ledger."""
     report = Report("storm", {name: getattr(options, name) for name in ("videos", "workers", "share", "attempts", "seed")})
     if options.kinds != list(MIX):
         report.setting["kinds"] = " ".join(options.kinds)
@@ -113,13 +113,13 @@ def _weigh(report: Report, bench: Bench, seconds: float) -> None:
 
 
 def _longest(bench: Bench) -> dict[str, float]:
-    """By stage, for those in which some video took more than ten seconds."""
+    """Return the longest time by stage, for stages in which a video took more than ten seconds."""
     statement = """SELECT stage, extract(epoch FROM max(finished_at - ready_at))::float8 AS seconds
         FROM phantoms.stages WHERE finished_at IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"""
     return {row["stage"]: round(row["seconds"], 1) for row in bench.rows(statement) if row["seconds"] > 10}
 
 
 def is_true(letter: dict[str, Any]) -> bool:
-    """Whether the letter blames what really happened: a passing fault that used up the whole budget, named as it was."""
+    """Whether the letter names the real cause: a temporary fault that used up the whole budget."""
     named = letter["code"] in TRUE_CODES or (letter["evidence"] or {}).get("status") in (500, 503)
     return letter["error_class"] == "transient" and named and len(letter["attempts"]) > 1

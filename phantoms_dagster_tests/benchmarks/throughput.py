@@ -1,10 +1,10 @@
 """*throughput*: 1,000 videos through all stages on a whole stack, with answers at once and with 50 ms a call.
 
-What is measured is orchestration: the voice and the video are prepared ones, the render API's file is small and probed once, posts
-go to the stand-ins of YouTube, TikTok and Instagram, a reviewer in this process approves whatever is rendered, a batch at a time. A
-video has ten stages on three platforms; the clock runs from when the briefs are in the table until the last post is confirmed.
-CPU is that of every process of ours, Dagster's daemon, code server, web server and the metrics included; PostgreSQL, Valkey and the
-sandbox are counted separately.
+It measures orchestration: voice and video are prepared, the render API's file is small and probed once, posts go to the stand-ins
+of YouTube, TikTok and Instagram, and a reviewer in this process approves all rendered videos, a batch at a time. A video has ten
+stages on three platforms. The clock runs from the briefs in the table until the last post is confirmed. CPU is that of all our
+processes, including Dagster's daemon, code server, web server and the metrics; PostgreSQL, Valkey and the sandbox are counted
+separately.
 """
 
 from __future__ import annotations

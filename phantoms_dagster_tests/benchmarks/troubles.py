@@ -1,7 +1,7 @@
 """The faults of the benchmark *weather*: how each begins and how it ends. `weather` says when.
 
-They are as real as this machine allows: PostgreSQL is ended and stays away, Valkey refuses writes by its own rule, and the media
-folder is a small file system that is full.
+They are as real as this machine allows: PostgreSQL is stopped and stays away, Valkey refuses writes by one of its own rules, and
+the media folder is a small file system that is full.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Postgres:
         self._held: int | None = None
 
     def stop(self) -> None:
-        """End it. Its successor is halted before it listens, so that connections are refused as by no server at all."""
+        """Stop it. Its successor is halted before it listens, so connections are refused as if there were no server."""
         for _ in range(START_TRIES):
             before = self._bench.servers.pids["postgres"]
             os.kill(before, signal.SIGINT)
@@ -49,7 +49,7 @@ class Postgres:
         raise RuntimeError("PostgreSQL listens before it can be halted")
 
     def start(self) -> None:
-        """Let the successor go on."""
+        """Let the successor continue."""
         if self._held is not None:
             os.killpg(self._held, signal.SIGCONT)
             self._held = None
@@ -71,7 +71,7 @@ class Valkey:
         self._want(1)
 
     def serve(self) -> None:
-        """Want none."""
+        """Require no replica."""
         self._want(0)
 
     def _want(self, replicas: int) -> None:
@@ -80,7 +80,7 @@ class Valkey:
 
 
 class Media:
-    """A media folder whose disk can be filled. `small`: it is a file system of its own; else its folders become read-only."""
+    """A media folder whose disk can be filled. `small`: it is a separate file system; otherwise its folders become read-only."""
 
     def __init__(self, root: Path, *, small: bool) -> None:
         self.root = root

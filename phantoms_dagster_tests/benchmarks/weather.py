@@ -83,7 +83,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    """Let the weather pass over them, and count what came of it."""
+    """Make the videos during all faults, and count the results."""
     report = Report("weather", {name: getattr(options, name) for name in ("scale", "workers", "seed")})
     report.notes += [
         "voice and studio are the stand-ins of the storm; runs are carried as a worker carries them, without Dagster",
@@ -169,7 +169,7 @@ def _add_videos(bench: Bench, count: int) -> list[str]:
 
 @contextlib.contextmanager
 def _fed(bench: Bench, keys: Sequence[str], began: float, seconds: float) -> Iterator[None]:
-    """Register the videos one after the other, whatever the weather; at the end of the block all are."""
+    """Register the videos one after the other, whatever the faults. At the end of the block all are registered."""
 
     def feed() -> None:
         catalogue = bench.services.catalogue()
@@ -194,7 +194,7 @@ def _fed(bench: Bench, keys: Sequence[str], began: float, seconds: float) -> Ite
 
 @dataclass
 class _Sky:
-    """Lets each trouble begin and end at its time. `times`: when that was, in seconds since the epoch."""
+    """Begins and ends each fault at its time. `times`: the actual times, in seconds since the epoch."""
 
     bench: Bench
     media: Media
@@ -203,7 +203,7 @@ class _Sky:
     times: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def pass_over(self) -> None:
-        """All of them; ends when the last one has."""
+        """Run all faults. Ends after the last one."""
         postgres, valkey = Postgres(self.bench), Valkey(self.bench)
         sandbox, slow = self.bench.sandbox, MODEL_SECONDS * self.scale
         acts: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
@@ -241,7 +241,7 @@ def _waits() -> str:
 
 
 def _wait(bench: Bench, *, seconds: float) -> bool:
-    """Whether everything but the posts of the revoked account has ended within that time."""
+    """Wait that long until everything except the posts of the revoked account has ended. Return whether it has."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(DBAPIError):

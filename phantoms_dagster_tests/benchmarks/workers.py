@@ -24,11 +24,11 @@ class Fleet:
         self._supervisor = Supervisor([spec], logs=logs)
 
     def start(self) -> None:
-        """Start it and wait until its processes are there."""
+        """Start the group and wait until its processes exist."""
         self._supervisor.start()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the group."""
         self._supervisor.stop()
 
     @property
@@ -59,7 +59,7 @@ class Fleet:
         return [event for event in (json.loads(line) for line in lines if line.endswith("}\n")) if name in event]
 
     def complaints(self) -> list[str]:
-        """What the workers logged as errors: their first lines."""
+        """Return the first line of each error that the workers logged."""
         if not self._log.exists():
             return []
         return [line for line in self._log.read_text("utf-8", "replace").splitlines() if " ERROR " in line]

@@ -71,7 +71,7 @@ class Sandbox:
     client: httpx.Client
 
     def configure(self, **settings: Any) -> None:
-        """Set what a stand-in reads (`youtube.inserts_per_day`)."""
+        """Set a setting of a stand-in, such as `youtube.inserts_per_day`."""
         self._post("config", settings)
 
     def fault(self, route: str, kind: str, **fields: Any) -> None:
@@ -111,7 +111,7 @@ class Bench:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The processes of `postgres`, `valkey` and `sandbox`, as far as they run."""
+        """The running processes of `postgres`, `valkey` and `sandbox`."""
         return {**self.servers.pids, **self.stand_ins.pids}
 
     def fleet(self, role: str, count: int, *, settings: Mapping[str, str] | None = None, **options: Any) -> Fleet:
@@ -127,7 +127,7 @@ class Bench:
     # --- videos
 
     def channels(self, count: int, platforms: Sequence[Platform] = Platform.usual(), *, first: int = 0) -> list[Channel]:
-        """Channels of their own accounts: one account posts one video at a time. They are numbered from `first`."""
+        """Make channels with separate accounts, because an account posts one video at a time. Their numbers start at `first`."""
         made = [
             Channel(
                 name=f"channel-{n}",
@@ -151,9 +151,9 @@ class Bench:
         first: int = 0,
         per_channel: int = VIDEOS_PER_CHANNEL,
     ) -> list[str]:
-        """Add videos, on a channel for every few of them; their keys. Unregistered ones wait, as those new to Dagster do.
+        """Add videos, several on each channel. Return their keys. Unregistered ones wait, like videos that are new to Dagster.
 
-        Later ones of the same world are numbered from another `first`, and so get channels of their own.
+        With another `first`, later videos of the same world get separate channels.
         """
         channels = self.channels(max(1, -(-count // per_channel)), platforms, first=first)
         briefs = [
@@ -190,7 +190,7 @@ def open_bench(
 
     `settings`: environment variables for this world and its workers, on top of the quick ones and wide pools, or, when not
     `quick`, of the product's own defaults. `durable`: PostgreSQL and Valkey flush to the disk, as for users. `connected`: the
-    platforms count as the real ones at the sandbox's address, so that each account needs a token and is asked whose that is.
+    platforms count as the real ones at the sandbox's address, so each account needs a token, and the owner is checked.
     """
     for name in [n for n in os.environ if n.startswith("PHANTOMS_")]:
         del os.environ[name]  # a benchmark must not touch real accounts or servers that are running
@@ -225,7 +225,10 @@ def open_bench(
 
 
 def _platforms_at(url: str) -> dict[str, str]:
-    """Settings by which the platforms are real and stand at that address. Scripts and renders, without keys, stay the sandbox's."""
+    """Return settings with which the platforms count as real ones at that address.
+
+    Scripts and renders have no keys and stay in the sandbox.
+    """
     return {
         "PHANTOMS_SANDBOX": "auto",
         "PHANTOMS_YOUTUBE_BASE_URL": url,
@@ -266,7 +269,7 @@ def _settings(chosen: Mapping[str, str]) -> Settings:
 class Reviewer:
     """A person who looks at every video and approves it, in a thread of this process.
 
-    `page`: decides on so many at once, and on fewer when nothing is left to be rendered.
+    `page`: how many it decides on at once; fewer once every render is done.
     """
 
     def __init__(self, bench: Bench, *, every_seconds: float = 0.3, page: int = 1) -> None:
@@ -303,7 +306,7 @@ class Reviewer:
 
 
 def hurry() -> str:
-    """Put this process, and what it starts, before the others on this machine, if we may; a note for the report."""
+    """Give this process and its children priority on this machine, if permitted. Return a note for the report."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, -15)
     except PermissionError:
