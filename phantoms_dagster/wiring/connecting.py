@@ -10,7 +10,7 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -178,6 +178,14 @@ def revoke(services: Services, platform: Platform, name: str, stored: StoredGran
     async def work() -> bool:
         endpoints = Endpoints(services.settings, lambda: {str(platform)})
         async with account_tools(services.settings, endpoints, platform, name, None, tokens=GivenToken("")) as toolbox:
-            return await cast(OAuth, toolbox.make(platform, "oauth")).revoke(stored)
+            oauth, last = cast(OAuth, toolbox.make(platform, "oauth")), stored
+            if stored.left_seconds <= 0 and stored.refresh_token is not None:
+                # TikTok revokes by the access token. An expired one would revoke nothing, and the refresh token would live on.
+                try:
+                    grant = await oauth.renew(stored)
+                except GrantDead:
+                    return True
+                last = replace(stored, access_token=grant.access_token, refresh_token=grant.refresh_token or stored.refresh_token)
+            return await oauth.revoke(last)
 
     return asyncio.run(work())

@@ -55,6 +55,8 @@ class FakePlatform:
                 return {"scope": self.scope}
             case "/v2/oauth/token/":
                 token = {"access_token": "act.access", "refresh_token": "rft.refresh", "expires_in": 86_400, "open_id": "open-1"}
+                if given["grant_type"] == "refresh_token":
+                    token |= {"access_token": "act.access-2", "refresh_token": "rft.refresh-2"}
                 return {**token, "refresh_expires_in": 31_536_000, "scope": "user.info.basic,video.publish,video.list"}
             case "/v2/user/info/":
                 return {"data": {"user": {"open_id": "open-1", "display_name": "Reef"}}, "error": {"code": "ok"}}
@@ -284,6 +286,15 @@ def test_check_asks_the_platform_and_disconnect_revokes_and_forgets(commands: Co
     account = commands.accounts()["youtube:ocean"]
     assert (account["place"], account["subject"], account["standing"]) == (None, "UC-ocean", "not connected")
     assert "run `phantoms accounts connect youtube --name ocean`" in " ".join(commands.run("accounts").split())
+
+
+def test_an_account_whose_access_token_has_expired_is_revoked_by_a_new_one(commands: Commands) -> None:
+    commands.paste("tiktok", answer=CODE)
+    with psycopg.connect(commands.database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("UPDATE phantoms.accounts SET access_expires_at = clock_timestamp() - interval '1 hour'")
+    assert "its tokens are deleted" in commands.run("accounts", "disconnect", "tiktok:reef")
+    [form] = [given for path, given in commands.platform.asked if path == "/v2/oauth/revoke/"]
+    assert form["token"] == "act.access-2"
 
 
 def test_a_connected_account_stays_connected_when_the_channels_are_imported_again(commands: Commands) -> None:
