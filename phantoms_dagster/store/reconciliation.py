@@ -1,8 +1,9 @@
 """Saves what a person decided about a post whose outcome is unknown.
 
 The decision and a read of the platform may happen at the same time. Both change the row of the stage's post only while they hold
-the row of the stage. The decision raises the stage's generation, so that the ledger refuses everything that an older claim saves
-afterwards. And it is refused itself unless the post is still `unknown`. So only one of them takes effect.
+the row of the stage. The decision takes the stage from the run that holds it: the stage is no longer `running` and has a new
+generation, so the ledger refuses everything that the run saves afterwards. And the decision is refused itself unless the post is
+still `unknown`. So only one of them takes effect.
 """
 
 from __future__ import annotations
