@@ -6,6 +6,8 @@ does not expire unless settings say otherwise. `<platform>` is a platform's name
 - `<platform>.scopes`: {"ocean": ["video.list"]}, the only scopes of that token;
 - `<platform>.token_seconds` (None): how long a token lives, counted from its first use;
 - `<platform>.revoked` ([]): tokens that the account's owner has revoked.
+
+Tokens that an authorization server of the sandbox has issued (`grants`) have the scopes and the life of their grant instead.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from phantoms_dagster.sandbox.core import Sandbox, account_behind
+from phantoms_dagster.sandbox.grants import ACCESS, Grants
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Token:
     expires_at: float | None
     expired: bool
     revoked: bool
+    issued: bool = False  # by an authorization server of the sandbox
 
     @property
     def alive(self) -> bool:
@@ -38,7 +42,7 @@ def token_of(sandbox: Sandbox, platform: str, text: str, scopes: Collection[str]
     """The token for its text; None if it is not one of the sandbox's. `scopes`: all scopes of the platform."""
     account = account_behind(text)
     if account is None:
-        return None
+        return _issued_token(sandbox, platform, text)
     issued_at = _issued(sandbox, f"{platform} {text}")
     seconds = sandbox.setting(f"{platform}.token_seconds", None)
     expires_at = None if seconds is None else issued_at + float(seconds)
@@ -52,6 +56,24 @@ def token_of(sandbox: Sandbox, platform: str, text: str, scopes: Collection[str]
         expires_at=expires_at,
         expired=expires_at is not None and sandbox.now() >= expires_at,
         revoked=text in revoked or account in revoked,
+    )
+
+
+def _issued_token(sandbox: Sandbox, platform: str, text: str) -> Token | None:
+    grants = Grants.of(sandbox)
+    token = grants.token(platform, ACCESS, text)
+    if token is None:
+        return None
+    grant = grants.grant_of(token)
+    return Token(
+        text=text,
+        account=grant.account,
+        scopes=frozenset(token.scopes),
+        issued_at=token.issued_at,
+        expires_at=token.expires_at,
+        expired=grants.expired(token),
+        revoked=token.dead or grants.revoked(grant),
+        issued=True,
     )
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from phantoms_dagster.providers.shotstack.edit import job_from_edit
 from phantoms_dagster.registry.integrations import INTEGRATIONS
-from phantoms_dagster.sandbox import watch_page
+from phantoms_dagster.sandbox import grants, watch_page
 from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.sandbox.shotstack import routes as shotstack_sandbox
 from phantoms_dagster.sandbox.shotstack.studio import Progress, Render
@@ -55,6 +55,7 @@ def sandbox_application(
                 for name in dict.fromkeys(spec.sandbox for spec in INTEGRATIONS.values() if spec.sandbox)
             ),
             watch_page.routes(sandbox),
+            grants.routes(sandbox),
         ],
     )
     shotstack_sandbox.setup(app)

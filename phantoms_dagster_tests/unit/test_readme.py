@@ -198,7 +198,7 @@ def test_the_run_configs_in_the_guide_are_what_dagster_accepts(config: dict[str,
 
 
 def test_the_fault_in_the_documents_is_one_that_the_sandbox_takes() -> None:
-    [given] = re.findall(r"-d '(\{.*\})'", SANDBOX)
+    [given] = re.findall(r"/_sandbox/faults \\\n +-d '(\{.*\})'", SANDBOX)
     assert Fault(**yaml.safe_load(given)).route == "shotstack.render"
     named = SANDBOX.split("Faults are ")[1].split("; `route`")[0]
     assert set(re.findall(r"`(\w+)`", named)) == set(Fault.KINDS)

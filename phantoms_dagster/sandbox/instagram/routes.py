@@ -22,7 +22,7 @@ from aiohttp import ClientError, ClientSession, web
 
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
 from phantoms_dagster.sandbox.instagram import insights as insights_of
-from phantoms_dagster.sandbox.instagram import people
+from phantoms_dagster.sandbox.instagram import oauth, people
 from phantoms_dagster.sandbox.instagram.media import UNSUPPORTED_FORMAT, IncomingUpload, fault
 from phantoms_dagster.sandbox.instagram.rules import (
     GraphError,
@@ -248,7 +248,9 @@ class _Instagram:
         return str(self._setting("login", "facebook"))
 
     def _token(self, text: str) -> Token | None:
-        return token_of(self.sandbox, "instagram", text, people.scopes_of(self._login))
+        token = token_of(self.sandbox, "instagram", text, people.scopes_of(self._login))
+        # Instagram Login's tokens are unknown at graph.facebook.com.
+        return None if token and token.issued and self._login != "instagram" else token
 
     def _living(self, request: web.Request, params: Params) -> Token:
         """The token of a request. Raises GraphError if it is not valid or its proof is wrong."""
@@ -356,4 +358,5 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.get(graph + "/{node}" + end, answering(api.node), name="instagram.node"),
         web.get(graph + "/{node}/insights" + end, answering(api.node), name="instagram.node_insights"),
         web.get("/instagram/watch/{media}", api.watch, name="instagram.watch"),
+        *oauth.routes(sandbox),
     ]

@@ -11,7 +11,6 @@ Settings: `tiktok.processing_seconds`, `tiktok.moderation_seconds` (how much lat
 from __future__ import annotations
 
 import functools
-import hashlib
 import html
 import json
 import re
@@ -22,7 +21,18 @@ from typing import Any
 from aiohttp import web
 
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
-from phantoms_dagster.sandbox.tiktok.state import UPLOAD_URL_SECONDS, SandboxPost, TikTokRefusal, TikTokState, TikTokUpload, invalid
+from phantoms_dagster.sandbox.tiktok import oauth
+from phantoms_dagster.sandbox.tiktok.state import (
+    ALL_SCOPES,
+    SCOPES,
+    UPLOAD_URL_SECONDS,
+    SandboxPost,
+    TikTokRefusal,
+    TikTokState,
+    TikTokUpload,
+    invalid,
+    open_id,
+)
 from phantoms_dagster.sandbox.tokens import Token, token_of
 from phantoms_dagster.sandbox.watch_page import player
 
@@ -34,16 +44,6 @@ _TOLD = {"id", "create_time", "cover_image_url", "share_url", "video_description
 _MEASURED = {"duration", "height", "width", "like_count", "comment_count", "share_count", "view_count"}
 FIELDS = frozenset(_TOLD | _MEASURED)
 USER_FIELDS = frozenset({"open_id", "union_id", "avatar_url", "display_name"})
-# A call needs any one of these scopes.
-SCOPES = {
-    "user_info": ("user.info.basic",),
-    "creator_info": ("video.publish",),
-    "init": ("video.publish",),
-    "status": ("video.publish", "video.upload"),
-    "query": ("video.list",),
-    "list": ("video.list",),
-}
-ALL_SCOPES = frozenset(scope for scopes in SCOPES.values() for scope in scopes)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 Call = Callable[[web.Request, str], Awaitable[dict[str, Any]]]
@@ -86,11 +86,6 @@ def _fields(request: web.Request, known: frozenset[str] = FIELDS) -> list[str]:
     if not fields or not known.issuperset(fields):
         raise invalid("fields is required; unknown: " + ", ".join(sorted(set(fields) - known)), code="invalid_params")
     return fields
-
-
-def open_id(account: str) -> str:
-    """The id by which TikTok identifies an account to this app. Other apps get other ids."""
-    return f"-000{hashlib.sha256(f'tiktok {account}'.encode()).hexdigest()[:32]}"
 
 
 class _TikTokApi:
@@ -281,4 +276,5 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.post("/tiktok/v2/video/query/", api.handler("query", api.query), name="tiktok.query"),
         web.post("/tiktok/v2/video/list/", api.handler("list", api.list_videos), name="tiktok.list"),
         web.get("/tiktok/watch/{id}", functools.partial(_watch, state), name="tiktok.watch"),
+        *oauth.routes(sandbox),
     ]

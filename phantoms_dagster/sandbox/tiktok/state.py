@@ -38,6 +38,23 @@ PUBLIC_OPTIONS = ["PUBLIC_TO_EVERYONE", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
 PRIVATE_OPTIONS = ["FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
 
 
+# A call needs any one of these scopes.
+SCOPES = {
+    "user_info": ("user.info.basic",),
+    "creator_info": ("video.publish",),
+    "init": ("video.publish",),
+    "status": ("video.publish", "video.upload"),
+    "query": ("video.list",),
+    "list": ("video.list",),
+}
+ALL_SCOPES = frozenset(scope for scopes in SCOPES.values() for scope in scopes)
+
+
+def open_id(account: str) -> str:
+    """The id by which TikTok identifies an account to this app. Other apps get other ids."""
+    return f"-000{hashlib.sha256(f'tiktok {account}'.encode()).hexdigest()[:32]}"
+
+
 class TikTokRefusal(Exception):
     """A refusal of the API: HTTP status (which may be 200), error code, message."""
 
