@@ -18,6 +18,12 @@ from google.auth.exceptions import RefreshError
 from google.auth.transport.requests import Request
 from google.oauth2.credentials import Credentials
 
+from phantoms_dagster.domain.grants import OAuth
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.platforms.instagram.oauth import InstagramOAuth
+from phantoms_dagster.platforms.oauth import App
+from phantoms_dagster.platforms.tiktok.oauth import TikTokOAuth
+from phantoms_dagster.platforms.youtube.oauth import GoogleOAuth
 from phantoms_dagster.sandbox.core import SANDBOX_KEY, Fault, Sandbox
 from phantoms_dagster.sandbox.instagram.oauth import REDIRECT_URI
 from phantoms_dagster.sandbox.instagram.people import APP_ID, APP_SECRET
@@ -413,3 +419,45 @@ async def test_instagram_logins_tokens_are_unknown_at_facebooks_graph(site: Site
     token = await site.long()
     site.sandbox.config["instagram.login"] = "facebook"
     assert await site.me(token) == (401, 0)
+
+
+# --- the clients of Phantoms
+
+
+def _app(platform: str, client_id: str, secret: str) -> App:
+    return App(Platform(platform), lambda _: client_id, lambda _: secret)
+
+
+def _clients(site: Site) -> list[tuple[OAuth, str]]:
+    http, root = site.client, site.root
+    google = GoogleOAuth(
+        client=http,
+        app=_app("youtube", CLIENT_ID, CLIENT_SECRET),
+        authorize_url=f"{root}/o/oauth2/v2/auth",
+        token_url=root,
+    )
+    tiktok = TikTokOAuth(
+        client=http,
+        app=_app("tiktok", CLIENT_KEY, TIKTOK_SECRET),
+        authorize_url=f"{root}/tiktok/v2/auth/authorize/",
+        base_url=f"{root}/tiktok",
+    )
+    instagram = InstagramOAuth(
+        client=http,
+        app=_app("instagram", APP_ID, APP_SECRET),
+        authorize_url=f"{root}/instagram/oauth/authorize",
+        token_url=f"{root}/instagram",
+        base_url=f"{root}/instagram",
+    )
+    return [(google, HERE), (tiktok, HERE), (instagram, SLASHED)]
+
+
+@pytest.mark.parametrize("index", [0, 1, 2], ids=["youtube", "tiktok", "instagram"])
+async def test_the_clients_of_phantoms_get_all_the_scopes_that_they_need(site: Site, index: int) -> None:
+    oauth, uri = _clients(site)[index]
+    consent = oauth.consent(redirect_uri=uri, state="s1")
+    answer = await site.client.get(f"{consent.url}&auto=accept")
+    code = parse_qs(urlsplit(answer.headers["Location"]).query)["code"][0]
+    grant = await oauth.exchange(code, redirect_uri=uri, verifier=consent.verifier)
+    assert oauth.missing(grant.scopes or ()) == []
+    assert grant.life_seconds > 3_000
