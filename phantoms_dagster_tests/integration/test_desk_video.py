@@ -105,7 +105,7 @@ async def test_an_operator_settles_an_unknown_post_by_a_form_and_the_audit_log_s
     assert "An operator can settle it." in shown
     assert (await viewer.post(f"/videos/{key}/settle/tiktok", {"answer": "not there"})).status_code == 403
     operator = await world.logged_in("olga", "operator")
-    assert "publish it again" in (await operator.get(f"/videos/{key}")).text
+    assert "Publish it again" in (await operator.get(f"/videos/{key}")).text
     for form in ({"answer": "there"}, {"answer": "there", "url": "https://youtu.be/dQw4w9WgXcQ", "unread": "1"}, {"answer": "?"}):
         assert (await operator.post(f"/videos/{key}/settle/tiktok", form)).status_code == 422
     there = {"answer": "there", "url": "7300000000000000000", "unread": "1"}
