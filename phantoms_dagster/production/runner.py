@@ -44,6 +44,9 @@ from phantoms_dagster.domain.ports import Clock
 from phantoms_dagster.domain.retry import Defer, Fail, RetryDecision, RetryPolicy, WaitHere, decide
 from phantoms_dagster.domain.stages import Stage, StageState
 
+# How long the end of a run waits for a renewal of its leases that is under way, and then for the end of its cancellation.
+HEART_SECONDS = 5.0
+
 _log = logging.getLogger(__name__)
 
 UseCase = Callable[[StageTask], Coroutine[Any, Any, StageResult]]
@@ -120,7 +123,8 @@ class StageRunner:
 
     async def _work_on(self, claims: Sequence[Claim], owner: str, note: OnResult, context: RunContext) -> None:
         use_case = self._use_cases[claims[0].stage.kind]
-        heart = asyncio.create_task(self._renew_leases(owner))
+        over = asyncio.Event()
+        heart = asyncio.create_task(self._renew_leases(owner, over))
         away: list[StoreAway] = []
         try:
             async with asyncio.TaskGroup() as group:
@@ -136,13 +140,16 @@ class StageRunner:
                 raise error.exceptions[0] from error  # the store's own error says more than a group of them
             raise
         finally:
-            heart.cancel()
-            with suppress(asyncio.CancelledError):
-                await heart
+            over.set()
+            await _ended(heart)
 
-    async def _renew_leases(self, owner: str) -> None:
+    async def _renew_leases(self, owner: str, over: asyncio.Event) -> None:
         while True:
-            await asyncio.sleep(self._heartbeat_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._heartbeat_seconds):
+                    await over.wait()
+            if over.is_set():
+                return
             try:
                 await self._store.heartbeat(owner)
             except Exception:  # noqa: BLE001
@@ -305,6 +312,17 @@ _NAMES: Mapping[StageState, Any] = {
     StageState.FAILED: "failed",
     StageState.REJECTED: "rejected",
 }
+
+
+async def _ended(heart: asyncio.Task[None]) -> None:
+    """Wait until the heart has ended, which was told to.
+
+    It is cancelled only if PostgreSQL keeps it. A cancellation in the middle of a statement can lose the connection. And
+    `asyncio.wait_for` of Python 3.11, which SQLAlchemy uses, can swallow a cancellation.
+    """
+    for _ in range(2):
+        await asyncio.wait({heart}, timeout=HEART_SECONDS)
+        heart.cancel()  # does nothing to a task that has ended
 
 
 def _unclaimed_result(unclaimed: Unclaimed) -> Result:

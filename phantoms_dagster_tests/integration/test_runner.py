@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -26,6 +27,7 @@ from phantoms_dagster.domain.errors import (
 )
 from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import stage
+from phantoms_dagster.production import runner as runner_module
 from phantoms_dagster.production.runner import StageRunner, UseCase
 from phantoms_dagster.store.stage_store import PostgresStageStore
 from phantoms_dagster_tests.integration.stage_world import PERSON, SENSOR, FakeClock, World, open_world, output_of
@@ -390,6 +392,56 @@ async def test_a_heartbeat_renews_the_lease_while_a_video_takes_its_time(world: 
     store = Telling(world.async_engine, lease_seconds=60)
     result = (await runner(world, slow, store=store, heartbeat_seconds=0.02).run(SCRIPT_STAGE, [key], PERSON))[0]
     assert result.outcome == "done"
+
+
+async def test_the_end_of_a_run_waits_for_a_heartbeat_that_is_under_way_instead_of_cancelling_it(world: World) -> None:
+    """A statement that was cancelled could take its connection with it."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    class Slow(PostgresStageStore):
+        async def heartbeat(self, owner: str) -> None:
+            begun.set()
+            await asyncio.sleep(0.05)
+            await super().heartbeat(owner)
+            ended.set()
+
+    async def until_the_heart_beats(task: StageTask) -> StageResult:
+        async with asyncio.timeout(30):
+            await begun.wait()
+        return MADE
+
+    key = world.add()[0]
+    store = Slow(world.async_engine, lease_seconds=60)
+    run = runner(world, until_the_heart_beats, store=store, heartbeat_seconds=0.01).run(SCRIPT_STAGE, [key], PERSON)
+    assert (await run)[0].outcome == "done"
+    assert ended.is_set()
+
+
+async def test_a_heartbeat_that_swallows_its_cancellation_does_not_keep_the_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11's `wait_for` can do that. The run had done its work, and never ended."""
+    monkeypatch.setattr(runner_module, "HEART_SECONDS", 0.05)
+    begun, let_go = asyncio.Event(), asyncio.Event()
+
+    class Stubborn(PostgresStageStore):
+        async def heartbeat(self, owner: str) -> None:
+            begun.set()
+            while not let_go.is_set():
+                with suppress(asyncio.CancelledError):
+                    await let_go.wait()
+
+    async def until_the_heart_beats(task: StageTask) -> StageResult:
+        async with asyncio.timeout(30):
+            await begun.wait()
+        return MADE
+
+    key = world.add()[0]
+    store = Stubborn(world.async_engine, lease_seconds=60)
+    run = runner(world, until_the_heart_beats, store=store, heartbeat_seconds=0.01).run(SCRIPT_STAGE, [key], PERSON)
+    async with asyncio.timeout(30):
+        assert (await run)[0].outcome == "done"
+    let_go.set()
 
 
 async def test_a_heartbeat_that_fails_does_not_end_the_run(world: World) -> None:
