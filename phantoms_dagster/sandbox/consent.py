@@ -47,6 +47,8 @@ class Authorization:
 
     `scopes` reads the asked scopes, and `challenge` the PKCE challenge and its method; both raise AuthorizationError. `redirects`
     decides whether a registered address covers the given one. `ending` is appended to the address that the browser is sent to.
+    `asks_offline`: only an app that asks for `offline` access gets a refresh token, and only with the first consent or a forced one.
+    `lists_scopes`: the redirect names the granted scopes.
     """
 
     platform: str
@@ -61,6 +63,8 @@ class Authorization:
     granular: bool = False
     code_ending: str = ""
     ending: str = ""
+    asks_offline: bool = False
+    lists_scopes: bool = False
 
 
 def client_of(sandbox: Sandbox, rules: Authorization, client_id: str) -> Client | None:
@@ -139,12 +143,11 @@ def authorize(sandbox: Sandbox, rules: Authorization, path: str, name: str) -> l
             earlier = {s for grant in Grants.of(sandbox).live(rules.platform, client.id, account) for s in grant.scopes}
             code.scopes = tuple(dict.fromkeys([*granted, *sorted(earlier)]))
         text = Grants.of(sandbox).new_code(secrets.token_urlsafe(32) + rules.code_ending, code)
-        listed = {"scopes": ",".join(granted)} if rules.platform == "tiktok" else {}
+        listed = {"scopes": ",".join(granted)} if rules.lists_scopes else {}
         return back(uri, query, {"code": text, **listed})
 
     def offline(query: Mapping[str, str], client: str, account: str) -> bool:
-        """Google gives a refresh token only to an app that asks for it, and only with the first consent or a forced one."""
-        if rules.platform != "youtube":
+        if not rules.asks_offline:
             return True
         first = not any(Grants.of(sandbox).live(rules.platform, client, account))
         return query.get("access_type") == "offline" and (first or "consent" in query.get("prompt", "").split())

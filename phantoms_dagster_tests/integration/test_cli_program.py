@@ -54,7 +54,7 @@ def test_every_commands_help_teaches_with_examples(name: str) -> None:
 
 
 def test_every_command_has_examples() -> None:
-    with_their_own = {"dead-letters", "breakers", "users", "guest-links", "webhooks"}
+    with_their_own = {"dead-letters", "breakers", "users", "guest-links", "webhooks", "posts"}
     assert {line.name for line in LINES} - with_their_own == set(EXAMPLES)
     assert "phantoms users add kim" in phantoms("users", "--help").output
 

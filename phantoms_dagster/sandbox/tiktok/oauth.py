@@ -72,6 +72,7 @@ def _rules(sandbox: Sandbox) -> Authorization:
         redirects=_redirects,
         denied={"error": "access_denied", "error_description": "The user denied the request."},
         granular=True,
+        lists_scopes=True,
         code_ending="*1!6287.e1",  # must be decoded from the address before it is sent
     )
 

@@ -68,6 +68,7 @@ RULES = Authorization(
     redirects=_redirects,
     denied={"error": "access_denied"},
     granular=True,
+    asks_offline=True,
 )
 
 
