@@ -47,7 +47,7 @@ class Authorization:
 
     `scopes` reads the asked scopes, and `challenge` the PKCE challenge and its method; both raise AuthorizationError. `redirects`
     decides whether a registered address covers the given one. `ending` is appended to the address that the browser is sent to.
-    `asks_offline`: only an app that asks for `offline` access gets a refresh token, and only with the first consent or a forced one.
+    `asks_offline`: only an app that asks for `offline` access gets a refresh token, at the first consent or a forced one.
     `lists_scopes`: the redirect names the granted scopes.
     """
 
