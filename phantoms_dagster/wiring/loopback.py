@@ -18,6 +18,8 @@ from phantoms_dagster.domain.errors import InvalidInput
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 PATH = "/callback"
+# The longest wait until a browser has received its page.
+SEND_SECONDS = 5.0
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:36rem;
 margin:15vh auto;padding:0 1rem;color-scheme:light dark}}</style><h1>{title}</h1><p>{text}</p></html>"""
@@ -37,6 +39,12 @@ class Page:
 class _Visit:
     answer: Mapping[str, str] = field(repr=False)
     page: queue.SimpleQueue[Page] = field(default_factory=queue.SimpleQueue)
+    sent: threading.Event = field(default_factory=threading.Event)
+
+    def show(self, page: Page) -> None:
+        """Send the page to the browser. The program may end right after this, and the thread that sends it with it."""
+        self.page.put(page)
+        self.sent.wait(SEND_SECONDS)
 
 
 class LoopbackServer:
@@ -57,7 +65,10 @@ class LoopbackServer:
                     )
                 visit = _Visit(dict(parse_qsl(asked.query)))
                 visits.put(visit)
-                return self.shown(visit.page.get())
+                try:
+                    return self.shown(visit.page.get())
+                finally:
+                    visit.sent.set()
 
             def shown(self, page: Page) -> None:
                 body = _PAGE.format(title=escape(page.title), text=escape(page.text)).encode()
@@ -98,9 +109,9 @@ class LoopbackServer:
                 page = judge(visit.answer)
             except BaseException as error:
                 # The person is looking at the browser, not at the terminal.
-                visit.page.put(Page("Not connected", f"{error}", done=True, status=400))
+                visit.show(Page("Not connected", f"{error}", done=True, status=400))
                 raise
-            visit.page.put(page)
+            visit.show(page)
             if page.done:
                 return
 
