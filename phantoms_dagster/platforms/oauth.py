@@ -6,15 +6,16 @@ Nothing here puts a token, a code or a secret into a message. Each platform's `o
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import httpx
 
 from phantoms_dagster.domain.errors import InvalidInput, Permanent, Throttled, Transient
-from phantoms_dagster.domain.grants import GrantDead
+from phantoms_dagster.domain.grants import Grant, GrantDead, StoredGrant, early
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.scopes import Scope
 from phantoms_dagster.providers import http
 from phantoms_dagster.providers.redaction import redact
 
@@ -24,6 +25,35 @@ _APP = frozenset({"invalid_client", "unauthorized_client", "invalid_client_key",
 # A token endpoint answers within a second or two. The lease of a refresh is longer than this.
 TOTAL_SECONDS = 20.0
 VERIFIER_BYTES = 48  # 64 characters of base64url; RFC 7636 allows 43 to 128
+
+
+class Endpoints:
+    """What the adapters of `domain.grants.OAuth` have in common. `needed`: the permissions to ask for."""
+
+    needed: tuple[Scope, ...]
+
+    def __init__(self, *, client: httpx.AsyncClient, app: App, authorize_url: str, base_url: str) -> None:
+        """`base_url`: the host of the token endpoints."""
+        self._client = client
+        self._app = app
+        self._authorize_url = authorize_url
+        self._base = base_url.rstrip("/")
+
+    def missing(self, granted: Collection[str]) -> Sequence[str]:
+        """See the port."""
+        return [f"{scope.name} ({scope.purpose})" for scope in self.needed if not scope.covered_by(granted)]
+
+    def renew_after(self, life_seconds: float) -> float:
+        """See the port."""
+        return early(life_seconds)
+
+    def warning(self, grant: Grant) -> str:  # noqa: ARG002 - only some platforms look at it
+        """See the port."""
+        return ""
+
+    def why_dead(self, stored: StoredGrant) -> str:  # noqa: ARG002 - only some platforms look at it
+        """See the port."""
+        return ""
 
 
 class App:

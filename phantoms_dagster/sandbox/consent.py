@@ -88,80 +88,90 @@ def loopback(uri: str, hosts: tuple[str, ...]) -> bool:
 
 def authorize(sandbox: Sandbox, rules: Authorization, path: str, name: str) -> list[web.RouteDef]:
     """The page (GET) and its form (POST)."""
+    endpoint = _AuthorizationEndpoint(sandbox, rules)
+    return [web.get(path, endpoint.ask, name=f"{name}.authorize"), web.post(path, endpoint.decide, name=f"{name}.decide")]
 
-    async def ask(request: web.Request) -> web.StreamResponse:
+
+class _AuthorizationEndpoint:
+    def __init__(self, sandbox: Sandbox, rules: Authorization) -> None:
+        self.sandbox = sandbox
+        self.rules = rules
+        self.grants = Grants.of(sandbox)
+
+    async def ask(self, request: web.Request) -> web.StreamResponse:
+        """Show the page, or answer at once."""
         chosen: dict[str, Any] = {"account": request.query.get("login_hint", "main")}
-        chosen |= sandbox.setting(f"{rules.platform}.consent", None) or {}
+        chosen |= self.sandbox.setting(f"{self.rules.platform}.consent", None) or {}
         chosen |= {key: request.query[key] for key in ("auto", "account") if key in request.query}
-        return answer(request, chosen)
+        return self._answer(request, chosen)
 
-    async def decide(request: web.Request) -> web.StreamResponse:
+    async def decide(self, request: web.Request) -> web.StreamResponse:
+        """Take the form's answer."""
         form = await request.post()
-        ticked = {str(scope) for scope in form.getall("scope", [])}
         chosen: dict[str, Any] = {"auto": form.get("decision", "deny"), "account": form.get("account", "")}
-        if rules.granular:
-            chosen["ticked"] = ticked
-        return answer(request, chosen)
+        if self.rules.granular:
+            chosen["ticked"] = {str(scope) for scope in form.getall("scope", [])}
+        return self._answer(request, chosen)
 
-    def answer(request: web.Request, chosen: Mapping[str, Any]) -> web.StreamResponse:
-        query = request.query
-        client = client_of(sandbox, rules, query.get(rules.id_parameter, ""))
-        uri = query.get("redirect_uri", "")
+    def _answer(self, request: web.Request, chosen: Mapping[str, Any]) -> web.StreamResponse:
+        query, rules = request.query, self.rules
+        client = client_of(self.sandbox, rules, query.get(rules.id_parameter, ""))
         if client is None:
             return page("Error: invalid_client", f"<p>{rules.title} knows no app with this {rules.id_parameter}.</p>", status=400)
-        if not any(rules.redirects(registered, uri) for registered in client.redirect_uris):
+        if not any(rules.redirects(registered, query.get("redirect_uri", "")) for registered in client.redirect_uris):
             return page("Error: redirect_uri_mismatch", "<p>This redirect_uri is not registered for the app.</p>", status=400)
         try:
             if query.get("response_type") != "code":
                 raise AuthorizationError("unsupported_response_type", "response_type must be code")
-            asked, (challenge, method) = rules.scopes(query), rules.challenge(query)
+            asked, challenge = rules.scopes(query), rules.challenge(query)
         except AuthorizationError as error:
-            return back(uri, query, {"error": error.error, "error_description": error.description})
-        if chosen.get("auto") not in ("accept", "deny"):
-            return consent_page(request, asked, str(chosen["account"]))
-        ticked = chosen.get("ticked", set(asked) - set(chosen.get("untick", ()) if rules.granular else ()))
-        granted = tuple(scope for scope in asked if scope in ticked or not rules.granular)
+            return self._back(query, {"error": error.error, "error_description": error.description})
         account = str(chosen["account"])
+        if chosen.get("auto") not in ("accept", "deny"):
+            return self._consent_page(request, asked, account)
         if not ACCOUNT.fullmatch(account):
             return page("Error", "<p>An account's name has letters, digits, dots, dashes and underscores.</p>", status=400)
+        ticked = chosen.get("ticked", set(asked) - set(chosen.get("untick", ())))
+        granted = tuple(scope for scope in asked if scope in ticked or not rules.granular)
         if chosen["auto"] == "deny" or not granted:
-            return back(uri, query, rules.denied)
-        seconds = float(sandbox.setting(f"{rules.platform}.code_seconds", rules.code_seconds))
+            return self._back(query, rules.denied)
+        listed = {"scopes": ",".join(granted)} if rules.lists_scopes else {}
+        return self._back(query, {"code": self._code(query, client, account, granted, challenge), **listed})
+
+    def _code(
+        self, query: Mapping[str, str], client: Client, account: str, granted: tuple[str, ...], challenge: tuple[str, str]
+    ) -> str:
+        rules = self.rules
+        live = list(self.grants.live(rules.platform, client.id, account))
+        scopes = granted
+        if query.get("include_granted_scopes") == "true":
+            scopes = tuple(dict.fromkeys([*granted, *sorted({scope for grant in live for scope in grant.scopes})]))
+        asked_offline = query.get("access_type") == "offline" and (not live or "consent" in query.get("prompt", "").split())
         code = Code(
             key="",
             platform=rules.platform,
             client=client.id,
             account=account,
-            redirect_uri=uri,
-            scopes=granted,
-            challenge=challenge,
-            method=method,
-            expires_at=sandbox.now() + seconds,
-            offline=offline(query, client.id, account),
+            redirect_uri=query["redirect_uri"],
+            scopes=scopes,
+            challenge=challenge[0],
+            method=challenge[1],
+            expires_at=self.sandbox.now() + float(self.sandbox.setting(f"{rules.platform}.code_seconds", rules.code_seconds)),
+            offline=asked_offline or not rules.asks_offline,
         )
-        if query.get("include_granted_scopes") == "true":
-            earlier = {s for grant in Grants.of(sandbox).live(rules.platform, client.id, account) for s in grant.scopes}
-            code.scopes = tuple(dict.fromkeys([*granted, *sorted(earlier)]))
-        text = Grants.of(sandbox).new_code(secrets.token_urlsafe(32) + rules.code_ending, code)
-        listed = {"scopes": ",".join(granted)} if rules.lists_scopes else {}
-        return back(uri, query, {"code": text, **listed})
+        return self.grants.new_code(secrets.token_urlsafe(32) + rules.code_ending, code)
 
-    def offline(query: Mapping[str, str], client: str, account: str) -> bool:
-        if not rules.asks_offline:
-            return True
-        first = not any(Grants.of(sandbox).live(rules.platform, client, account))
-        return query.get("access_type") == "offline" and (first or "consent" in query.get("prompt", "").split())
-
-    def back(uri: str, query: Mapping[str, str], params: Mapping[str, str]) -> web.Response:
+    def _back(self, query: Mapping[str, str], params: Mapping[str, str]) -> web.Response:
+        uri = query["redirect_uri"]
         state = {"state": query["state"]} if "state" in query else {}
         joint = "&" if "?" in uri else "?"
-        place = f"{uri}{joint}{urlencode({**params, **state})}{rules.ending if 'code' in params else ''}"
+        place = f"{uri}{joint}{urlencode({**params, **state})}{self.rules.ending if 'code' in params else ''}"
         return web.Response(status=302, headers={"Location": place, "Cache-Control": "no-store"})
 
-    def consent_page(request: web.Request, asked: tuple[str, ...], account: str) -> web.Response:
+    def _consent_page(self, request: web.Request, asked: tuple[str, ...], account: str) -> web.Response:
         boxes = "".join(
             f'<p><label><input type="checkbox" name="scope" value="{html.escape(scope)}" checked> {html.escape(scope)}</label></p>'
-            if rules.granular
+            if self.rules.granular
             else f"<p>{html.escape(scope)}</p>"
             for scope in asked
         )
@@ -170,6 +180,4 @@ def authorize(sandbox: Sandbox, rules: Authorization, path: str, name: str) -> l
             f'<p><label>Account <input name="account" value="{html.escape(account)}"></label></p>{boxes}'
             '<button name="decision" value="accept">Allow</button> <button name="decision" value="deny">Deny</button></form>'
         )
-        return page(f"{rules.title} (sandbox): an app asks for access", form)
-
-    return [web.get(path, ask, name=f"{name}.authorize"), web.post(path, decide, name=f"{name}.decide")]
+        return page(f"{self.rules.title} (sandbox): an app asks for access", form)

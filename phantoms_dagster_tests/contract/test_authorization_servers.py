@@ -396,6 +396,7 @@ async def test_a_token_for_an_hour_gets_one_for_sixty_days(site: Site) -> None:
 
 
 async def test_a_long_lived_token_is_renewed_after_a_day_and_before_its_end(site: Site) -> None:
+    site.sandbox.config["instagram.old_token_dies"] = False
     token = await site.long()
     assert (await site.renew(token)).status_code == 400
     site.sandbox.advance(DAY)
@@ -407,8 +408,7 @@ async def test_a_long_lived_token_is_renewed_after_a_day_and_before_its_end(site
     assert (await site.renew(token)).json()["error"]["code"] == 190
 
 
-async def test_the_old_token_dies_at_once_if_the_setting_says_so(site: Site) -> None:
-    site.sandbox.config["instagram.old_token_dies"] = True
+async def test_the_old_token_dies_at_once_unless_the_setting_says_otherwise(site: Site) -> None:
     token = await site.long()
     site.sandbox.advance(DAY)
     assert (await site.renew(token)).status_code == 200
@@ -434,7 +434,7 @@ def _clients(site: Site) -> list[tuple[OAuth, str]]:
         client=http,
         app=_app("youtube", CLIENT_ID, CLIENT_SECRET),
         authorize_url=f"{root}/o/oauth2/v2/auth",
-        token_url=root,
+        base_url=root,
     )
     tiktok = TikTokOAuth(
         client=http,

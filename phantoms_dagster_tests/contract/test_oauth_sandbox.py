@@ -85,7 +85,7 @@ async def serving(name: str) -> AsyncIterator[Server]:
         url, redirect_uri = str(server.make_url("/")).rstrip("/"), LOOPBACK
         oauth: OAuth
         if name == "youtube":
-            oauth = GoogleOAuth(client=client, app=app, authorize_url=f"{url}/o/oauth2/v2/auth", token_url=url)
+            oauth = GoogleOAuth(client=client, app=app, authorize_url=f"{url}/o/oauth2/v2/auth", base_url=url)
         elif name == "tiktok":
             base = f"{url}/tiktok"
             oauth = TikTokOAuth(client=client, app=app, authorize_url=f"{base}/v2/auth/authorize/", base_url=base)

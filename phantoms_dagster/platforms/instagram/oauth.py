@@ -6,8 +6,6 @@ not here: its tokens come from Meta's own tools, and channels.yaml names them (d
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-
 import httpx
 
 from phantoms_dagster.domain.errors import InvalidInput
@@ -27,22 +25,15 @@ YOUNGEST, WEEK = DAY, 7 * DAY
 DEAD = oauth.DEAD | {"190"}
 
 
-class InstagramOAuth:
+class InstagramOAuth(oauth.Endpoints):
     """Implements `domain.grants.OAuth`."""
 
-    scopes = tuple(scope.name for scope in INSTAGRAM_LOGIN)
+    needed = INSTAGRAM_LOGIN
 
     def __init__(self, *, client: httpx.AsyncClient, app: oauth.App, authorize_url: str, token_url: str, base_url: str) -> None:
         """`token_url`: the host that exchanges codes. `base_url`: the host of the Graph API, which renews tokens."""
-        self._client = client
-        self._app = app
-        self._authorize_url = authorize_url
+        super().__init__(client=client, app=app, authorize_url=authorize_url, base_url=base_url)
         self._token_url = token_url.rstrip("/") + TOKEN_PATH
-        self._base = base_url.rstrip("/")
-
-    def missing(self, granted: Collection[str]) -> Sequence[str]:
-        """See the port."""
-        return [f"{scope.name} ({scope.purpose})" for scope in INSTAGRAM_LOGIN if not scope.covered_by(granted)]
 
     def consent(self, *, redirect_uri: str, state: str) -> Consent:
         """See the port. Instagram documents no PKCE."""
@@ -56,7 +47,7 @@ class InstagramOAuth:
             "client_id": self._app.id,
             "redirect_uri": redirect_uri,
             "response_type": "code",
-            "scope": ",".join(self.scopes),
+            "scope": ",".join(scope.name for scope in self.needed),
             "state": state,
         }
         return Consent(oauth.url_with(self._authorize_url, params))
@@ -98,11 +89,6 @@ class InstagramOAuth:
     def renew_after(self, life_seconds: float) -> float:
         """See the port."""
         return max(YOUNGEST, min(WEEK, early(life_seconds)))
-
-    def warning(self, grant: Grant) -> str:
-        """See the port."""
-        del grant
-        return ""
 
     def why_dead(self, stored: StoredGrant) -> str:
         """See the port."""

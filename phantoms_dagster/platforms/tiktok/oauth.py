@@ -7,12 +7,9 @@ status 200.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
-
-import httpx
 
 from phantoms_dagster.domain.errors import Permanent
-from phantoms_dagster.domain.grants import Consent, Grant, StoredGrant, early
+from phantoms_dagster.domain.grants import Consent, Grant, StoredGrant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.platforms import oauth
 from phantoms_dagster.platforms.tiktok.grants import SCOPES
@@ -22,27 +19,17 @@ TOKEN_PATH = "/v2/oauth/token/"  # noqa: S105 - a path
 REVOKE_PATH = "/v2/oauth/revoke/"
 
 
-class TikTokOAuth:
+class TikTokOAuth(oauth.Endpoints):
     """Implements `domain.grants.OAuth`."""
 
-    scopes = tuple(scope.name for scope in SCOPES)
-
-    def __init__(self, *, client: httpx.AsyncClient, app: oauth.App, authorize_url: str, base_url: str) -> None:
-        self._client = client
-        self._app = app
-        self._authorize_url = authorize_url
-        self._base = base_url.rstrip("/")
-
-    def missing(self, granted: Collection[str]) -> Sequence[str]:
-        """See the port."""
-        return [f"{scope.name} ({scope.purpose})" for scope in SCOPES if not scope.covered_by(granted)]
+    needed = SCOPES
 
     def consent(self, *, redirect_uri: str, state: str) -> Consent:
         """See the port. TikTok wants the challenge in hexadecimal, unlike RFC 7636, and the scopes separated by commas."""
         verifier = oauth.new_verifier()
         params = {
             "client_key": self._app.id,
-            "scope": ",".join(self.scopes),
+            "scope": ",".join(scope.name for scope in self.needed),
             "response_type": "code",
             "redirect_uri": redirect_uri,
             "state": state,
@@ -80,17 +67,3 @@ class TikTokOAuth:
         """See the port."""
         data = {"client_key": self._app.id, "client_secret": self._app.secret, "token": stored.access_token}
         return await oauth.revoked(self._client, self._base + REVOKE_PATH, platform=PLATFORM, data=data)
-
-    def renew_after(self, life_seconds: float) -> float:
-        """See the port."""
-        return early(life_seconds)
-
-    def warning(self, grant: Grant) -> str:
-        """See the port."""
-        del grant
-        return ""
-
-    def why_dead(self, stored: StoredGrant) -> str:
-        """See the port."""
-        del stored
-        return ""

@@ -58,5 +58,5 @@ def oauth(tools: Tools) -> GoogleOAuth:
         client=tools.client,
         app=App(Platform("youtube"), tools.setting, tools.secret),
         authorize_url=tools.setting("authorize_url"),
-        token_url=tools.setting("token_url"),
+        base_url=tools.setting("token_url"),
     )

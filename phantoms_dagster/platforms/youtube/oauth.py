@@ -5,12 +5,8 @@ A refresh token does not rotate, so two refreshes at once are harmless.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-
-import httpx
-
 from phantoms_dagster.domain.errors import Permanent
-from phantoms_dagster.domain.grants import Consent, Grant, StoredGrant, early
+from phantoms_dagster.domain.grants import Consent, Grant, StoredGrant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.platforms import oauth
 from phantoms_dagster.platforms.youtube.grants import SCOPES
@@ -25,21 +21,10 @@ TESTING = (
 )
 
 
-class GoogleOAuth:
-    """Implements `domain.grants.OAuth`."""
+class GoogleOAuth(oauth.Endpoints):
+    """Implements `domain.grants.OAuth`. `base_url`: the host of `/token` and `/revoke`."""
 
-    scopes = tuple(scope.name for scope in SCOPES)
-
-    def __init__(self, *, client: httpx.AsyncClient, app: oauth.App, authorize_url: str, token_url: str) -> None:
-        """`token_url`: the host of `/token` and `/revoke`."""
-        self._client = client
-        self._app = app
-        self._authorize_url = authorize_url
-        self._base = token_url.rstrip("/")
-
-    def missing(self, granted: Collection[str]) -> Sequence[str]:
-        """See the port."""
-        return [f"{scope.name} ({scope.purpose})" for scope in SCOPES if not scope.covered_by(granted)]
+    needed = SCOPES
 
     def consent(self, *, redirect_uri: str, state: str) -> Consent:
         """See the port. Without `prompt=consent` Google gives no refresh token to an app that the owner has accepted before."""
@@ -50,7 +35,7 @@ class GoogleOAuth:
             "response_type": "code",
             "client_id": self._app.id,
             "redirect_uri": redirect_uri,
-            "scope": " ".join(f"{PREFIX}{scope}" for scope in self.scopes),
+            "scope": " ".join(PREFIX + scope.name for scope in self.needed),
             "access_type": "offline",
             "include_granted_scopes": "true",
             "prompt": "consent",
@@ -89,10 +74,6 @@ class GoogleOAuth:
     async def revoke(self, stored: StoredGrant) -> bool:
         """See the port."""
         return await oauth.revoked(self._client, f"{self._base}/revoke", platform=PLATFORM, data={"token": stored.credential})
-
-    def renew_after(self, life_seconds: float) -> float:
-        """See the port."""
-        return early(life_seconds)
 
     def warning(self, grant: Grant) -> str:
         """See the port."""

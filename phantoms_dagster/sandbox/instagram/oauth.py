@@ -4,9 +4,10 @@ A code gives a token for an hour, which gets one for 60 days; that one gets its 
 tokens when `instagram.login` is "instagram", because graph.facebook.com does not know them either.
 
 Settings: `instagram.trailing_slash` (True: the dashboard has added a slash to each registered address that had none),
-`instagram.old_token_dies` (False; True: a renewed token stops working at once), `instagram.token_in_data` (False; True: the
-first answer is inside `data`), and those of `grants` and `consent`. The default app has the id `APP_ID` and the secret
-`APP_SECRET` of `people`, and `https://localhost:8400/callback`, to which the dashboard adds the slash.
+`instagram.old_token_dies` (True, as it is not documented; False: a renewed token works until its own end),
+`instagram.token_in_data` (False; True: the first answer is inside `data`), and those of `grants` and `consent`. The default app has
+the id `APP_ID` and the secret `APP_SECRET` of `people`, and `https://localhost:8400/callback`, to which the dashboard adds the
+slash.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class _TokenEndpoint:
             raise GraphError(403, 10, "(#10) Application does not have permission for this action")
         if short or self.sandbox.now() - token.issued_at < DAY:
             raise GraphError(400, 100, "The access token must be long-lived and at least 24 hours old")
-        if self.sandbox.setting("instagram.old_token_dies", False):
+        if self.sandbox.setting("instagram.old_token_dies", True):
             self.grants.end(token)
         return self._long(grant, "rotated")
 
