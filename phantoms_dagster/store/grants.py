@@ -110,6 +110,7 @@ _DISCONNECT = text(
     RETURNING id
     """
 )
+_ANY = text("SELECT FROM phantoms.accounts WHERE access_token IS NOT NULL LIMIT 1")
 _SEALED = text(
     "SELECT id, access_token, refresh_token FROM phantoms.accounts WHERE access_token IS NOT NULL ORDER BY id FOR UPDATE"
 )
@@ -217,6 +218,12 @@ class Grants:
                 sealed = {"access": self._vault.renew(access), "refresh": refresh and self._vault.renew(bytes(refresh))}
                 connection.execute(_RESEAL, {"id": row["id"], **sealed})
         return len(rows)
+
+
+def any_stored(engine: Engine) -> bool:
+    """Whether an account has stored tokens."""
+    with reading(engine).connect() as connection:
+        return connection.execute(_ANY).first() is not None
 
 
 def _key(platform: Platform, name: str) -> dict[str, Any]:

@@ -27,6 +27,10 @@ class Vault:
         self._where = where
         self._keys: MultiFernet | None = None
 
+    def check(self) -> None:
+        """Raise InvalidInput without a usable key."""
+        self._current()
+
     def encrypt(self, token: str) -> bytes:
         """The encrypted token. Raises InvalidInput without a usable key."""
         return self._current().encrypt(token.encode())

@@ -20,7 +20,8 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader
 from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.store.accounts import Accounts
-from phantoms_dagster.store.grants import Grants
+from phantoms_dagster.store.grants import Grants, any_stored
+from phantoms_dagster.store.vault import Vault
 from phantoms_dagster.wiring.account_tools import GivenToken, account_tools
 from phantoms_dagster.wiring.endpoints import Endpoints
 from phantoms_dagster.wiring.platforms import Toolbox, can
@@ -79,9 +80,16 @@ class Connecting:
         return found
 
     def begin(self, redirect_uri: str) -> Attempt:
-        """Make the URL that the owner must open. Raises InvalidInput when a setting is missing."""
+        """Make the URL that the owner must open. Raises InvalidInput when a setting or the key for the tokens is missing."""
         state = secrets.token_urlsafe(24)
-        return Attempt(redirect_uri, state, asyncio.run(self._consent(redirect_uri, state)))
+        attempt = Attempt(redirect_uri, state, asyncio.run(self._consent(redirect_uri, state)))
+        # Before the owner is asked: a code works once, so an answer that cannot be stored would be wasted.
+        self._vault().check()
+        return attempt
+
+    def _vault(self) -> Vault:
+        """The vault. Only the first account of all makes a key: workers on other machines could not read a second one."""
+        return vault(self._settings, make=not any_stored(self._services.engine))
 
     async def _consent(self, redirect_uri: str, state: str) -> Consent:
         async with self._tools(GivenToken("")) as toolbox:
@@ -119,7 +127,7 @@ class Connecting:
         if other is not None:
             message = f"{owner.label} ({owner.subject}) is already account {other}: log in as another {self.platform.title} account"
             raise InvalidInput(f"{message} in the browser, and connect again")
-        grants = Grants(self._services.engine, vault(self._settings, make=True))
+        grants = Grants(self._services.engine, self._vault())
         grants.connect(self.platform, self.name, connected.grant, owner)
         return connected
 

@@ -28,10 +28,17 @@ def kept_secret(path: Path, make: Callable[[], str], *, variable: str) -> str:
         raise InvalidInput(f"cannot save a key in {path} ({error.strerror}); set {variable} instead") from error
 
 
-def replace_secret(path: Path, secret: str) -> None:
-    """Replace the secret in the file. It has either the old or the new one, whatever happens. Raises OSError."""
-    fresh = _written(path, secret)
-    fresh.replace(path)
+def change_secret(path: Path, change: Callable[[], str]) -> None:
+    """Replace the secret in the file by what `change` returns. It has either the old or the new one, whatever happens.
+
+    Only one process changes the file at a time, so that `change` may read it. Raises OSError.
+    """
+    import fcntl  # noqa: PLC0415 - see `embedded.lock`
+
+    # The lock is a file of its own, because the other one is replaced.
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _written(path, change()).replace(path)
 
 
 def _written(path: Path, secret: str) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.secret_file import kept_secret, replace_secret
+from phantoms_dagster.wiring.secret_file import change_secret, kept_secret
 
 if TYPE_CHECKING:
     from phantoms_dagster.store.vault import Vault
@@ -22,7 +22,7 @@ VARIABLE = "PHANTOMS_TOKEN_KEYS"
 def vault(settings: Settings, *, make: bool = False) -> Vault:
     """The vault with these keys. `make`: make the file with a first key if it is not there.
 
-    Only the command that stores a first token may do that. A key that a worker on another machine makes would decrypt nothing.
+    Only the command that stores the first token of all may do that. Another machine's key would decrypt nothing there.
     """
     from phantoms_dagster.store.vault import Vault, new_key  # noqa: PLC0415
 
@@ -44,8 +44,9 @@ def add_key(settings: Settings) -> Path | None:
     if settings.tokens.keys is not None:
         return None
     path = key_file(settings)
+    _keys(settings)  # says what to do if there are none
     # The old keys stay: processes that still use one may encrypt another token with it, and so may a backup have been.
-    replace_secret(path, ",".join([new_key(), *_keys(settings)]))
+    change_secret(path, lambda: ",".join([new_key(), *_keys(settings)]))
     return path
 
 

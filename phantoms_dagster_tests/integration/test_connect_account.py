@@ -318,6 +318,18 @@ def test_a_key_that_is_replaced_or_lost_is_explained(commands: Commands) -> None
     commands.run("accounts", "check", "youtube:ocean", PHANTOMS_TOKEN_KEYS=new)
 
 
+def test_another_machine_without_the_key_cannot_connect_an_account_that_the_first_could_not_read(commands: Commands) -> None:
+    """It made a key of its own. The workers of the first machine could not decrypt what it stored."""
+    commands.paste("youtube", answer=CODE)
+    other = commands.home / "other"
+    other.mkdir()
+    (other / "channels.yaml").write_text(CHANNELS)
+    said = commands.run("accounts", "connect", "tiktok", "--paste", code=2, PHANTOMS_HOME=str(other))
+    assert "other/token.keys is not on this machine: copy it from the machine that connected the accounts" in said
+    assert "/authorize?" not in said  # the owner was not asked for an access that could not be stored
+    assert not (other / "token.keys").exists()
+
+
 def test_what_cannot_be_connected_says_what_to_do_instead(commands: Commands) -> None:
     assert "it takes an app password" in commands.run("accounts", "connect", "bluesky", code=2)
     assert "PHANTOMS_SANDBOX is on" in commands.run("accounts", "connect", "youtube", code=2, PHANTOMS_SANDBOX="on")
