@@ -9,9 +9,10 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Channel, Platform
 
 ACTIVE = "active"
@@ -63,12 +64,17 @@ BLOCKED = "blocked"
 NOT_CONNECTED = "not connected"
 STANDINGS = (CONNECTED, EXPIRING, NEEDS_PERSON, BLOCKED, NOT_CONNECTED)
 # A connection that ends within this time is reported. Renewals come earlier, so they have failed, or the platform allows none.
-EXPIRING_SECONDS = 7 * 86_400.0
+EXPIRING_WITHIN = timedelta(days=7)
+
+
+def connect_command(platform: Platform, name: str) -> str:
+    """The command that connects the account."""
+    return f"phantoms accounts connect {platform} --name {name}"
 
 
 def standing(account: Account, now: datetime) -> Standing:
     """The account's standing at that time."""
-    connect = f"phantoms accounts connect {account.platform} --name {account.name}" if account.platform.spec.oauth else ""
+    connect = connect_command(account.platform, account.name) if account.platform.spec.oauth else ""
     key = f"{account.platform}:{account.name}"
     if account.state == BARRED:
         return Standing(BLOCKED, account.reason or "", f"phantoms accounts check {key}")
@@ -76,7 +82,9 @@ def standing(account: Account, now: datetime) -> Standing:
         return Standing(NEEDS_PERSON, account.reason or account.state, connect or f"phantoms accounts check {key}")
     if account.connected_at is not None and account.token_source is None:
         return Standing(NOT_CONNECTED, "a person disconnected it", connect)
-    if account.ends_at is not None and (account.ends_at - now).total_seconds() < EXPIRING_SECONDS:
+    # Stored tokens are kept, but not used, while channels.yaml names another place.
+    used = account.token_source == STORED
+    if used and account.ends_at is not None and account.ends_at - now < EXPIRING_WITHIN:
         return Standing(EXPIRING, f"the connection ends on {account.ends_at:%Y-%m-%d %H:%M} UTC", connect)
     return Standing(CONNECTED)
 

@@ -18,7 +18,7 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol
 
-from phantoms_dagster.domain.accounts import fingerprint
+from phantoms_dagster.domain.accounts import connect_command, fingerprint
 from phantoms_dagster.domain.errors import Disconnected, NotYet, PhantomsError, StoreAway, Transient
 from phantoms_dagster.domain.grants import Grant, GrantDead, OAuth, StoredGrant
 from phantoms_dagster.domain.models import Platform
@@ -215,11 +215,6 @@ def _same_owner(platform: Platform, name: str, stored: StoredGrant, grant: Grant
     if grant.subject is not None and stored.subject is not None and grant.subject != stored.subject:
         message = f"{platform.title} answered with the token of another owner than that of account {name}; it was not stored"
         raise Transient(message, provider=str(platform), code="other_owner")
-
-
-def connect_command(platform: Platform, name: str) -> str:
-    """The command that connects the account."""
-    return f"phantoms accounts connect {platform} --name {name}"
 
 
 def dead_reason(platform: Platform, name: str, said: str) -> str:

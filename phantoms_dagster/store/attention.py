@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, RowMapping, text
 
-from phantoms_dagster.domain.accounts import EXPIRING_SECONDS
+from phantoms_dagster.domain.accounts import EXPIRING, EXPIRING_WITHIN, Account, Standing, standing
 from phantoms_dagster.domain.attention import Attention, Notice
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.reconciliation import UnknownPost
+from phantoms_dagster.store.accounts import listed
 from phantoms_dagster.store.posts import unknown_posts
 
 # How long each kind waits before an alert. `phantoms status` shows all of them at once.
@@ -54,12 +55,6 @@ _LOOK = text(
     SELECT 'account', platform || ':' || name, reason, 1, COALESCE(state_since, updated_at), NULL, clock_timestamp()
     FROM phantoms.accounts WHERE state <> 'active'
     UNION ALL
-    SELECT 'expiring', platform || ':' || name, to_char(ends_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), 1,
-        GREATEST(connected_at, ends_at - make_interval(secs => :expiring)), NULL, clock_timestamp()
-    FROM (SELECT platform, name, connected_at, token_ref, state,
-        CASE WHEN refresh_token IS NULL THEN access_expires_at ELSE refresh_expires_at END AS ends_at FROM phantoms.accounts) a
-    WHERE state = 'active' AND token_ref = 'stored' AND ends_at < clock_timestamp() + make_interval(secs => :expiring)
-    UNION ALL
     SELECT 'unread', platform || ':' || account, problem, 1, failing_since, NULL, clock_timestamp()
     FROM phantoms.account_reads r WHERE failing_since IS NOT NULL AND NOT EXISTS (
         SELECT FROM phantoms.accounts a WHERE a.platform = r.platform AND a.name = r.account AND a.state <> 'active')
@@ -88,17 +83,16 @@ class AttentionBoard:
     def read(self) -> list[Attention]:
         """Everything that waits, the longest first."""
         with self._engine.connect() as connection:
-            values = {
-                "long": DEFERRED_LONG.total_seconds(),
-                "expiring": EXPIRING_SECONDS,
-                "shown": CHANGED_SHOWN.total_seconds(),
-            }
+            values = {"long": DEFERRED_LONG.total_seconds(), "shown": CHANGED_SHOWN.total_seconds()}
             rows = connection.execute(_LOOK, values).mappings().all()
             notices = connection.execute(_NOTICES).all()
             unknown = unknown_posts(connection)
+            accounts = listed(connection)
         found = [_KINDS[row["kind"]](row) for row in rows if row["n"]]
         for platform in dict.fromkeys(post.platform for post, _ in unknown):
             found.append(_unknown(platform, [one for one in unknown if one[0].platform == platform]))
+        now = datetime.now(UTC)
+        found += [_expiring(account, there) for account in accounts if (there := standing(account, now)).state == EXPIRING]
         found += [Attention(f"notice:{n.id}", n.what, n.next_step, n.since) for n in notices]
         return sorted(found, key=lambda item: item.since)
 
@@ -162,10 +156,12 @@ def _account(row: RowMapping) -> Attention:
     return _attention(row, f"account:{row['subject']}", what, "phantoms accounts", alert=False)
 
 
-def _expiring(row: RowMapping) -> Attention:
-    platform, _, name = row["subject"].partition(":")
-    what = f"the connection of the {platform} account {name} ends on {row['why']} UTC; docs/accounts.md says what may extend it"
-    return _attention(row, f"expiring:{row['subject']}", what, f"phantoms accounts connect {platform} --name {name}", alert=True)
+def _expiring(account: Account, there: Standing) -> Attention:
+    assert account.ends_at is not None, "the connection of an expiring account has an end"
+    began = account.ends_at - EXPIRING_WITHIN
+    since = began if account.connected_at is None else max(account.connected_at, began)
+    what = f"the {account.platform} account {account.name}: {there.why}; docs/accounts.md says what may extend it"
+    return Attention(f"expiring:{account.platform}:{account.name}", what, there.command, since, 1, alert=True)
 
 
 def _unread(row: RowMapping) -> Attention:
@@ -180,7 +176,6 @@ _KINDS: dict[str, Callable[[RowMapping], Attention]] = {
     "changed": _changed,
     "letters": _letters,
     "account": _account,
-    "expiring": _expiring,
     "unread": _unread,
 }
 

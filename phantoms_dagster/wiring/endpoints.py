@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from phantoms_dagster.domain.accounts import connect_command
 from phantoms_dagster.domain.errors import InvalidInput, Permanent
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY
@@ -196,6 +197,6 @@ class Endpoints:
         if token is None:
             message = f"{platform.title} account {account} is not connected; set PHANTOMS_{platform.upper()}_TOKEN"
             if platform.spec.oauth:
-                message += f", or run `phantoms accounts connect {platform} --name {account}`"
+                message += f", or run `{connect_command(platform, account)}`"
             raise Permanent(message, provider=str(platform), code="not_connected")
         return token

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import httpx
 
+from phantoms_dagster.domain.accounts import connect_command
 from phantoms_dagster.domain.errors import Barred, Disconnected, PhantomsError, ProviderError, Transient
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.production.token_refresh import connect_command
 from phantoms_dagster.providers.http import describe
 from phantoms_dagster.registry.providers import PROVIDERS
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.domain import channels as channels_file
@@ -119,8 +119,8 @@ class Services:
             return {}
         try:
             return {(a.platform, a.name): a for a in Accounts(self.engine).all() if a.connected_at is not None}
-        except SQLAlchemyError:
-            return {}  # without the table nobody knows, so the file must be complete by itself
+        except ProgrammingError:
+            return {}  # there is no table yet, so nobody has connected an account
 
     def _connected(self) -> set[str]:
         """The platforms on which an account has its own token: from the table, or from the file while there is no table."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +20,7 @@ import pytest
 from aiohttp import web
 from sqlalchemy.exc import OperationalError
 
-from phantoms_dagster.domain.accounts import DISCONNECTED, EXPIRING, standing
+from phantoms_dagster.domain.accounts import CONNECTED, DISCONNECTED, EXPIRING, standing
 from phantoms_dagster.domain.errors import Disconnected, NotYet, Permanent, StoreAway, Transient
 from phantoms_dagster.domain.grants import Grant
 from phantoms_dagster.domain.models import Platform
@@ -40,6 +41,19 @@ from phantoms_dagster_tests.token_server import TokenServer, serving
 
 TIKTOK = Platform("tiktok")
 KEY = new_key()
+TWO_ACCOUNTS = """
+channels:
+  facts:
+    title: Facts
+    brand_voice: calm
+    accounts: {tiktok: reef}
+    tiktok: {privacy: SELF_ONLY}
+  more:
+    title: More
+    brand_voice: calm
+    accounts: {tiktok: {account: shore, token: "env:SHORE"}}
+    tiktok: {privacy: SELF_ONLY}
+"""
 OWNER = AccountIdentity("open-1", "Reef")
 
 
@@ -380,6 +394,10 @@ async def test_a_connection_that_ends_soon_is_reported_once_before_its_posts_wai
     assert first.next_step == "phantoms accounts connect tiktok --name reef"
     assert first.since == again.since
     assert standing(fleet.account, datetime.now(UTC)).state == EXPIRING
+    # The stored tokens are kept, but channels.yaml names another place now.
+    fleet.write("UPDATE phantoms.accounts SET token_ref = 'env:REEF'")
+    assert waits() == []
+    assert standing(fleet.account, datetime.now(UTC)).state == CONNECTED
 
 
 async def test_platforms_stay_known_as_connected_while_the_database_is_away(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,5 +408,21 @@ async def test_platforms_stay_known_as_connected_while_the_database_is_away(flee
         away = OperationalError("SELECT", {}, Exception("the server closed the connection"))
         monkeypatch.setattr(Accounts, "connected_platforms", lambda _: (_ for _ in ()).throw(away))
         assert not services.endpoints.sandboxed("tiktok")
+    finally:
+        services.close()
+
+
+async def test_a_database_that_is_away_is_not_taken_for_a_channels_file_without_tokens(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "channels.yaml"
+    file.write_text(TWO_ACCOUNTS)
+    services = Services(Settings(database={"url": fleet.database_url}, paths={"home": tmp_path, "channels": file}))
+    try:
+        assert set(services.channels()) == {"facts", "more"}  # account reef is connected, and needs no token in the file
+        away = OperationalError("SELECT", {}, Exception("the server closed the connection"))
+        monkeypatch.setattr(Accounts, "all", lambda _: (_ for _ in ()).throw(away))
+        with pytest.raises(OperationalError):
+            services.channels()
     finally:
         services.close()
