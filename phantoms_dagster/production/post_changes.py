@@ -8,6 +8,7 @@ counts at once.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import IdentityReader, PostReader, PostStanding
 from phantoms_dagster.domain.post_changes import PostChange, StateAfter
 from phantoms_dagster.domain.readback import PostReading, PublishedRow
+
+_log = logging.getLogger(__name__)
 
 # The shortest time between the first read that did not show a post and the one that counts.
 GONE_FOR = timedelta(hours=1)
@@ -60,8 +63,11 @@ async def notice_changes(
     for (platform, account), group in groups.items():
         try:
             result.changes += await _of_account(group, read, known, readers[platform], identities.get(platform))
-        except PhantomsError as error:
-            result.problems[f"{platform}:{account}"] = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever happens here, the other accounts must still be asked
+            name = f"{platform}:{account}"
+            if not isinstance(error, PhantomsError):
+                _log.error("what happened to the posts of %s cannot be read", name, exc_info=error)
+            result.problems[name] = str(error) if isinstance(error, PhantomsError) else f"internal {type(error).__name__}"
     return result
 
 

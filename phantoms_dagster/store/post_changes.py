@@ -10,14 +10,16 @@ from phantoms_dagster.domain.post_changes import PostChange, StateAfter
 from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.ledgers import MOST_EVIDENCE
 
-# A repeated observation is no change. The row of the post is locked, so that two readers cannot both write the first one.
+# A repeated observation is no change. The row of the post is locked, so that two readers cannot both write the first one. What we
+# took down stays so: a read that began before may still show the post.
 _LOCK = text("SELECT FROM phantoms.posts WHERE id = :id FOR NO KEY UPDATE")
 _RECORD = text(
     """
     INSERT INTO phantoms.post_changes (post_id, at, state, evidence, who)
     SELECT :id, clock_timestamp(), :state, :evidence, :who
-    WHERE :state IS DISTINCT FROM COALESCE(
-        (SELECT c.state FROM phantoms.post_changes c WHERE c.post_id = :id ORDER BY c.id DESC LIMIT 1), 'public')
+    FROM (SELECT COALESCE(
+        (SELECT c.state FROM phantoms.post_changes c WHERE c.post_id = :id ORDER BY c.id DESC LIMIT 1), 'public') AS state) last
+    WHERE last.state NOT IN (:state, 'taken_down')
     RETURNING id
     """
 )

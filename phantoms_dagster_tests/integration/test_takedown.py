@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+from phantoms_dagster.domain.post_changes import PostChange
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.store.audit import AuditLog
+from phantoms_dagster.store.post_changes import PostChanges
 from phantoms_dagster.store.results.readings import Results
 from phantoms_dagster_tests.integration.publishing_world import Studio
 from phantoms_dagster_tests.integration.test_reconciliation import attempt, posts, studio, unknown, world
@@ -72,3 +74,14 @@ async def test_a_post_that_may_be_out_is_settled_before_it_is_taken_down(studio:
     key = await unknown(studio, "drop_after")
     refused = await posts("takedown", key, "youtube", "--yes")
     assert (refused.exit_code, f"phantoms posts show {key} youtube" in refused.output) == (2, True), refused.output
+
+
+async def test_a_read_that_began_before_the_takedown_does_not_make_the_post_public_again(studio: Studio) -> None:
+    [key] = await studio.ready_to_post()
+    await attempt(studio, key)
+    [row] = studio.world.rows("SELECT id FROM phantoms.posts")
+    changes = PostChanges(studio.world.engine)
+    assert (await posts("takedown", key, "youtube", "--yes")).exit_code == 0
+    for late in ("public", "gone"):
+        assert not changes.record(row["id"], PostChange(late, "its metrics were read"))  # type: ignore[arg-type]
+    assert changes.latest([row["id"]]) == {row["id"]: "taken_down"}

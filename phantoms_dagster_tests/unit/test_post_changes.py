@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from phantoms_dagster.domain.errors import Disconnected
@@ -91,3 +92,20 @@ async def test_a_post_that_is_shown_again_is_public_again() -> None:
     assert (await noticed(post(HOUR), SHOWN, reader, known="gone"))[0] == ["public"]
     assert (await noticed(post(), SHOWN, reader))[0] == []
     assert reader.asked == 0  # metrics said enough
+
+
+class OddReader(Reader):
+    """A platform whose answer nobody expected."""
+
+    async def look(self, account: str, references: Sequence[str]) -> Sequence[PostStanding]:
+        if account == "odd":
+            raise ValueError("Invalid isoformat string: 'soon'")
+        return await super().look(account, references)
+
+
+async def test_an_odd_answer_about_one_account_keeps_no_other_from_being_asked() -> None:
+    rows = [post(HOUR), replace(post(HOUR), post_id=2, account="odd")]
+    readings = [GONE, replace(GONE, post_id=2)]
+    result = await notice_changes(rows, readings, {}, {TIKTOK: OddReader("gone")}, {TIKTOK: Identity()})
+    assert [(one.post.post_id, one.change.state) for one in result.changes] == [(1, "gone")]
+    assert result.problems == {"tiktok:odd": "internal ValueError"}
