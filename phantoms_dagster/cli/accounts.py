@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import webbrowser
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,13 +14,13 @@ from urllib.parse import urlsplit
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import FAILED, current, err, out, plain, plain_errors, print_json, print_result, say
+from phantoms_dagster.cli.console import FAILED, err, out, plain, print_json, print_result, say
+from phantoms_dagster.cli.opened import opened_services
 from phantoms_dagster.domain.accounts import CONNECTED, Account, standing
 from phantoms_dagster.domain.errors import InvalidInput, ProviderError
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.accounts import Accounts
-from phantoms_dagster.wiring import Services
 
 if TYPE_CHECKING:
     from phantoms_dagster.wiring.connecting import Attempt, Connected, Connecting
@@ -59,7 +58,7 @@ def accounts(
     if forget is None:
         show(as_json)
         return
-    with _services() as services:
+    with opened_services() as services:
         platform, name = _key(forget, "--forget")
         Accounts(services.engine).forget(platform, name)
         print_result({"forgotten": forget}, f"forgot the owner of {forget}; its next post asks the platform", as_json=as_json)
@@ -67,7 +66,7 @@ def accounts(
 
 def show(as_json: AsJson = False) -> None:
     """List the accounts: owner, where the token is, and what each needs."""
-    with _services() as services:
+    with opened_services() as services:
         found = Accounts(services.engine).all()
         now = datetime.now(UTC)
         if as_json:
@@ -97,7 +96,7 @@ def connect(
     """Connect an account: its owner grants access in a browser, and Phantoms keeps the connection from then on."""
     if platform not in tuple(Platform):
         raise typer.BadParameter(f"the platforms are {', '.join(p for p in Platform if p.spec.oauth)}", param_hint="PLATFORM")
-    with _services() as services:
+    with opened_services() as services:
         from phantoms_dagster.wiring.connecting import Connecting  # noqa: PLC0415 - it imports the platforms' adapters
 
         connecting = Connecting(services, Platform(platform), name)
@@ -169,7 +168,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Ask the platforms whether the tokens work, who owns them, and what they permit. Exits with 1 when one does not work."""
-    with _services() as services:
+    with opened_services() as services:
         from phantoms_dagster.wiring.key_checks import ask_account  # noqa: PLC0415 - it imports the platforms' adapters
 
         wanted = None if account is None else _key(account, "the account")
@@ -200,7 +199,7 @@ def check(
 
 def disconnect(account: AccountKey, as_json: AsJson = False) -> None:
     """Disconnect an account: end the connection at the platform and delete its tokens. Its posts and its owner stay."""
-    with _services() as services:
+    with opened_services() as services:
         from phantoms_dagster.store.grants import Grants  # noqa: PLC0415 - it imports the cryptography
         from phantoms_dagster.wiring.connecting import revoke  # noqa: PLC0415
         from phantoms_dagster.wiring.token_keys import vault  # noqa: PLC0415
@@ -219,7 +218,7 @@ def disconnect(account: AccountKey, as_json: AsJson = False) -> None:
 
 def rotate_key(as_json: AsJson = False) -> None:
     """Make a new key and encrypt all stored tokens with it. With PHANTOMS_TOKEN_KEYS, use the first key there."""
-    with _services() as services:
+    with opened_services() as services:
         from phantoms_dagster.store.grants import Grants  # noqa: PLC0415
         from phantoms_dagster.wiring.token_keys import add_key, vault  # noqa: PLC0415
 
@@ -228,16 +227,6 @@ def rotate_key(as_json: AsJson = False) -> None:
         where = f"a new key in {path}" if path else "the first key of PHANTOMS_TOKEN_KEYS"
         line = f"{count} accounts are encrypted with {where}; older keys are still needed to read backups"
         print_result({"accounts": count, "file": str(path) if path else None}, line, as_json=as_json)
-
-
-@contextmanager
-def _services() -> Iterator[Services]:
-    with plain_errors():
-        services = Services(current())
-        try:
-            yield services
-        finally:
-            services.close()
 
 
 def _key(text: str, option: str) -> tuple[Platform, str]:

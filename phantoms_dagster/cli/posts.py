@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
@@ -12,8 +10,9 @@ import typer
 from rich.table import Table
 
 from phantoms_dagster.cli.completion import complete_video
-from phantoms_dagster.cli.console import current, out, plain, plain_errors, print_json, print_result, say
+from phantoms_dagster.cli.console import out, plain, print_json, print_result, say
 from phantoms_dagster.cli.dead_letters import moment
+from phantoms_dagster.cli.opened import opened_services
 from phantoms_dagster.cli.times import exact, local
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
@@ -21,7 +20,6 @@ from phantoms_dagster.domain.post_changes import STATES_AFTER
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.posts import LedgerPost, PostDetail, Posts
-from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.this_user import this_user
 
 GROUP_EXAMPLES = (
@@ -61,7 +59,7 @@ def show_list(
     as_json: AsJson = False,
 ) -> None:
     """List the posts of the ledger, newest first: video, platform, account, state and URL."""
-    with _services() as services:
+    with opened_services() as services:
         found = Posts(services.engine).page(
             platform=None if platform is None else _platform(platform),
             account=account,
@@ -88,7 +86,7 @@ def show_list(
 
 def show(video: Video, platform: OnPlatform, as_json: AsJson = False) -> None:
     """Show one post: its state, account, URL and hashes, what was tried with which answers, and what happens next."""
-    with _services() as services:
+    with opened_services() as services:
         key = services.catalogue().find(video)
         detail = Posts(services.engine).show(key, _platform(platform))
         if as_json:
@@ -117,7 +115,7 @@ def settle(
     Look at the account in the platform's app first. If the post is there, give its URL: it is read, and must be public, on the
     right account and from the right time. If it is not there, it is published again. Both are in the audit log.
     """
-    with _services() as services:
+    with opened_services() as services:
         if (there is None) is not not_there:
             raise InvalidInput("say either --there URL or --not-there")
         if unread and not_there:
@@ -163,7 +161,7 @@ def takedown(
     The video and its numbers stay here, and it is never posted there again. TikTok and Instagram let no program delete posts:
     delete it in the app, then run the command with --done. Running it twice is harmless.
     """
-    with _services() as services:
+    with opened_services() as services:
         if as_json and not yes:
             raise InvalidInput("--json cannot ask for confirmation: add --yes")
         from phantoms_dagster.wiring.posts import Takedowns  # noqa: PLC0415 - it imports every provider
@@ -243,14 +241,3 @@ def _state(given: str) -> str:
     if given not in states:
         raise InvalidInput(f"unknown state {given!r}; the states are {', '.join(states)}")
     return given
-
-
-@contextmanager
-def _services() -> Iterator[Services]:
-    with plain_errors():
-        services = Services(current())
-        try:
-            services.take_channels()
-            yield services
-        finally:
-            services.close()

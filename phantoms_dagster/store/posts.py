@@ -24,8 +24,7 @@ _AFTER = """LEFT JOIN LATERAL (SELECT c.state, c.at, c.evidence FROM phantoms.po
 _LIST = text(
     f"""
     SELECT {_COLUMNS} FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id {_AFTER}
-    WHERE NOT p.duplicate AND (CAST(:key AS text) IS NULL OR v.key = :key)
-        AND (CAST(:platform AS text) IS NULL OR p.platform = :platform)
+    WHERE NOT p.duplicate AND (CAST(:platform AS text) IS NULL OR p.platform = :platform)
         AND (CAST(:account AS text) IS NULL OR p.account = :account)
         AND (CAST(:state AS text) IS NULL OR COALESCE(NULLIF(n.state, 'public'), p.state) = :state)
         AND (CAST(:since AS timestamptz) IS NULL OR COALESCE(p.published_at, p.updated_at) >= :since)
@@ -130,7 +129,6 @@ class Posts:
     def page(
         self,
         *,
-        key: str | None = None,
         platform: Platform | None = None,
         account: str | None = None,
         state: str | None = None,
@@ -142,7 +140,6 @@ class Posts:
         `state`: see `LedgerPost.now`. `since`: published, or else last changed, at or after this time.
         """
         values = {
-            "key": key,
             "platform": None if platform is None else str(platform),
             "account": account,
             "state": state,
