@@ -41,7 +41,9 @@ async def test_an_attempt_that_only_read_is_not_in_doubt_but_counts_as_a_read(wo
     key = world.add()[0]
     store, lost = await world.claimed("script", key, owner="first")
     reading = await store.try_again(lost, UNKNOWN)
-    assert await store.finish(await store.try_again(reading, UNREAD), UNREAD)
+    again = await store.try_again(reading, UNREAD)
+    assert (again.in_doubt, again.reads) == ((lost.attempt_row,), 2)
+    assert await store.finish(again, UNREAD)
     _, later = await world.claimed("script", key, owner="second")
     assert (later.in_doubt, later.reads) == ((lost.attempt_row,), 3)
     assert (await store.attempt(later)).reads == 3

@@ -144,6 +144,18 @@ async def test_a_post_of_another_account_or_another_time_is_refused(studio: Stud
     assert (refused.exit_code, "was first sent at" in refused.output) == (2, True), refused.output
 
 
+async def test_the_post_of_another_video_is_not_taken_for_this_one(studio: Studio) -> None:
+    first, second = await studio.ready_to_post(count=2)
+    await attempt(studio, first)
+    [out] = studio.posts()
+    studio.sandbox.faults.append(Fault("youtube.update", kind="drop_before", times=1))
+    await attempt(studio, second)
+    refused = await posts("settle", second, "youtube", "--there", out["remote_id"], "--unread", "--yes")
+    assert (refused.exit_code, f"is the post of {first} already" in refused.output) == (2, True), refused.output
+    states = studio.world.rows("SELECT v.key, p.state FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id")
+    assert {row["key"]: row["state"] for row in states} == {first: "confirmed", second: "unknown"}
+
+
 async def test_a_post_that_is_not_unknown_is_not_decided_about(studio: Studio) -> None:
     [key] = await studio.ready_to_post()
     await attempt(studio, key)
