@@ -83,5 +83,5 @@ async def test_a_read_that_began_before_the_takedown_does_not_make_the_post_publ
     changes = PostChanges(studio.world.engine)
     assert (await posts("takedown", key, "youtube", "--yes")).exit_code == 0
     for late in ("public", "gone"):
-        assert not changes.record(row["id"], PostChange(late, "its metrics were read"))  # type: ignore[arg-type]
+        assert not changes.record(row["id"], PostChange(late, "its metrics were read"))
     assert changes.latest([row["id"]]) == {row["id"]: "taken_down"}

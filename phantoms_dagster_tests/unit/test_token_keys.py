@@ -40,7 +40,7 @@ def test_two_changes_at_once_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_each_new_key_stands_before_the_old_ones_and_all_still_decrypt(tmp_path: Path) -> None:
-    settings = Settings(paths={"home": tmp_path})  # type: ignore[arg-type]
+    settings = Settings(paths={"home": tmp_path})
     sealed = [vault(settings, make=True).encrypt("first")]
     for text in ("second", "third"):
         assert add_key(settings) == tmp_path / token_keys.FILE
@@ -52,4 +52,4 @@ def test_each_new_key_stands_before_the_old_ones_and_all_still_decrypt(tmp_path:
 
 def test_without_a_key_there_is_none_to_rotate(tmp_path: Path) -> None:
     with pytest.raises(WrongKey, match="is not on this machine"):
-        add_key(Settings(paths={"home": tmp_path / "new"}))  # type: ignore[arg-type]
+        add_key(Settings(paths={"home": tmp_path / "new"}))
