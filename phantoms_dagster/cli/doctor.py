@@ -71,6 +71,8 @@ ORDER = (
     *(name for name in INTEGRATIONS if name not in Platform and name not in WRITERS.specs),
     *map(str, Platform),
 )
+# Where the token of each account is, by platform and name.
+Sources = Mapping[tuple[Platform, str], str | None]
 STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
@@ -177,8 +179,11 @@ def _services(services: Services, looks: ParallelChecks, *, database: bool = Fal
         url = settings.sandbox.url
         fix = "start `phantoms up`"
         looks.start("sandbox", lambda: [_tried("sandbox", lambda: _get(f"{url}/_sandbox/health", url), fix)])
-    yield from _keys(services, looks)
-    yield from _accounts(services, looks)
+    wanted = _wanted(services, database=database)
+    yield from _keys(services, looks, wanted)
+    if database:
+        yield from _standings(services)
+    _ask_accounts(services, looks, wanted)
 
 
 def _know_accounts(services: Services, *, database: bool) -> None:
@@ -190,7 +195,7 @@ def _know_accounts(services: Services, *, database: bool) -> None:
     except (PhantomsError, SQLAlchemyError):
         pass
     try:
-        found = {str(platform) for channel in services.channels().values() for platform in channel.tokens}
+        found = {str(platform) for (platform, _), source in services.account_sources(database=False).items() if source}
     except PhantomsError:
         found = set()  # already reported by the check of channels.yaml
     services.endpoints.connect(found)
@@ -242,6 +247,9 @@ def _channels(services: Services) -> Finding:
         return Finding("channels", "wrong", str(error).removesuffix(f": {error.FIX}"), error.FIX)
     except PhantomsError as error:
         return Finding("channels", "wrong", str(error), f"edit {path}")
+    except SQLAlchemyError:
+        found = "PostgreSQL does not say which accounts are connected, so their tokens are not checked"
+        return Finding("channels", "note", found, "fix PostgreSQL first, then run `phantoms doctor` again")
     if not path.exists():
         return Finding("channels", "note", f"{path} does not exist; the default channel is used", "`phantoms up` makes one to edit")
     return Finding("channels", "ok", names)
@@ -301,10 +309,9 @@ def _get(url: str, shown: str) -> str:
     return shown
 
 
-def _keys(services: Services, looks: ParallelChecks) -> Iterator[Finding]:
-    """Check the services that have one key. `_accounts` checks the platforms, account by account."""
+def _keys(services: Services, looks: ParallelChecks, wanted: Sources | None) -> Iterator[Finding]:
+    """Check the services that have one key. `_ask_accounts` checks the platforms, account by account."""
     settings, endpoints = services.settings, services.endpoints
-    wanted = _wanted(services)
     for kind in KINDS:
         if not (spec := PROVIDERS[endpoints.chosen(kind)]).remote:
             yield Finding(kind.name, "ok", spec.title)
@@ -348,19 +355,20 @@ def _model(settings: Settings) -> list[Finding]:
     return [] if found is None else [Finding(found.check, found.verdict, found.found, found.fix)]
 
 
-def _wanted(services: Services) -> Mapping[tuple[Platform, str], str | None] | None:
+def _wanted(services: Services, *, database: bool) -> Sources | None:
     """Return every account with the place of its token; None when channels.yaml cannot be used."""
     try:
-        return services.account_sources()
+        return services.account_sources(database=database)
     except PhantomsError:
         return None  # already reported by the check of channels.yaml
+    except SQLAlchemyError:  # PostgreSQL went away after its check
+        return _wanted(services, database=False)
 
 
-def _accounts(services: Services, looks: ParallelChecks) -> Iterator[Finding]:
-    """Ask each platform who owns the token of each account, and what it allows. Yield what the table knows."""
-    yield from _standings(services)
+def _ask_accounts(services: Services, looks: ParallelChecks, wanted: Sources | None) -> None:
+    """Ask each platform who owns the token of each account, and what it allows."""
     settings, endpoints = services.settings, services.endpoints
-    for (platform, name), place in (_wanted(services) or {}).items():
+    for (platform, name), place in (wanted or {}).items():
         if not platform.spec.remote:
             continue
         try:
@@ -374,9 +382,10 @@ def _accounts(services: Services, looks: ParallelChecks) -> Iterator[Finding]:
 def _standings(services: Services) -> Iterator[Finding]:
     """Yield the accounts whose connection ends soon, and those that their platform has blocked."""
     try:
-        accounts = Accounts(services.engine).all() if services.settings.database.url else []
-    except SQLAlchemyError:
-        return  # already reported by the check of PostgreSQL
+        accounts = Accounts(services.engine).all()
+    except SQLAlchemyError as error:
+        yield Finding("accounts", "note", f"not checked: {database_problem(error)}", "run `phantoms doctor` again")
+        return
     for account in accounts:
         found = standing(account, datetime.now(UTC))
         if found.state in (EXPIRING, BLOCKED):

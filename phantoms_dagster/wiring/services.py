@@ -107,8 +107,13 @@ class Services:
                 check_tokens({key: source for key, source in sources.items() if key not in connected}, variables)
         return found
 
-    def account_sources(self) -> dict[tuple[Platform, str], str | None]:
-        """Where the token of each account of the channels is. Raises InvalidInput when channels.yaml cannot be used."""
+    def account_sources(self, *, database: bool = True) -> dict[tuple[Platform, str], str | None]:
+        """Where the token of each account of the channels is. Raises InvalidInput when channels.yaml cannot be used.
+
+        Without `database` only the file is read, because PostgreSQL does not answer or is not set up.
+        """
+        if not database:
+            return token_sources(self._channels().values())
         connected = self._connected_accounts()
         sources = token_sources(self.channels().values())
         return {key: source or (connected[key].token_source if key in connected else None) for key, source in sources.items()}

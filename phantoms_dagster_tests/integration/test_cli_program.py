@@ -161,6 +161,23 @@ def test_doctor_names_each_thing_that_is_wrong_and_how_to_mend_it(tmp_path: Path
     assert SECRET not in result.output
 
 
+def test_doctor_goes_on_when_only_postgresql_could_say_whether_the_accounts_have_tokens(tmp_path: Path) -> None:
+    (tmp_path / "channels.yaml").write_text(
+        "channels:\n"
+        "  one: {title: One, brand_voice: Calm., accounts: {youtube: first}}\n"
+        "  two: {title: Two, brand_voice: Calm., accounts: {youtube: second}}\n"
+    )
+    result = phantoms("doctor", "--json", DATABASE_URL=UNREACHABLE, CHANNELS=str(tmp_path / "channels.yaml"), YOUTUBE_TOKEN=SECRET)
+    report = json.loads(result.stdout)
+    found = {finding["check"]: finding for finding in report["findings"]}
+    assert (result.exit_code, found["PostgreSQL"]["verdict"]) == (1, "wrong")
+    assert (found["channels"]["verdict"], found["channels"]["fix"]) == (
+        "note",
+        "fix PostgreSQL first, then run `phantoms doctor` again",
+    )
+    assert {"youtube:first", "youtube:second"} <= set(found)
+
+
 @pytest.mark.parametrize("command", ["status", "doctor"])
 def test_all_wrong_settings_are_reported_at_once_with_what_was_given_and_the_right_form(command: str) -> None:
     result = phantoms(command, ATTEMPTS="zero", SANDBOX=SECRET, POOLS="{a", BATCH_SIZE="1001", DAGSTER_POOLS='{"render": 0}')
