@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -136,14 +137,20 @@ def raw_script(**changed: Any) -> dict[str, Any]:
     return {**script, "hashtags": ["#hearts"], **changed}
 
 
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
+@asynccontextmanager
+async def opened() -> AsyncIterator[Bench]:
     sandbox = Sandbox(seed=1)
     async with (
         TestServer(application(sandbox, [stand_in.routes(sandbox)])) as server,
         httpx.AsyncClient(timeout=5, trust_env=False) as client,
     ):
         yield Bench(sandbox, str(server.make_url("/openai/v1")), client)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with opened() as made:
+        yield made
 
 
 # --- one call -----------------------------------------------------------------------------------------------------------

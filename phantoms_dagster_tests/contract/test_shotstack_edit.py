@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import itertools
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from phantoms_dagster.domain.models import Palette, Sentence
 from phantoms_dagster.domain.ports import RenderJob
 from phantoms_dagster.providers.shotstack.edit import CAPTION_CELLS, build_edit, job_from_edit
 from phantoms_dagster.sandbox.shotstack.schema import problem
+from phantoms_dagster_tests.vendor_specs import FOLDER, published
 
 AUDIO = Path("voiceover.wav")
 AUDIO_URL = "https://sources.example/1/source.wav"
@@ -177,10 +177,10 @@ def test_an_edit_made_by_another_program_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def official() -> jsonschema.Draft202012Validator:
-    specs = os.environ.get("PHANTOMS_TEST_SPECS")
-    if not specs:
-        pytest.skip("PHANTOMS_TEST_SPECS does not name a folder with shotstack.edit.schema.json")
-    return jsonschema.Draft202012Validator(json.loads((Path(specs) / "shotstack.edit.schema.json").read_text()))
+    schema = published("shotstack.edit.schema.json")
+    if schema is None:
+        pytest.skip(f"{FOLDER} does not name a folder with shotstack.edit.schema.json")
+    return jsonschema.Draft202012Validator(schema)
 
 
 def test_the_edit_is_valid_by_the_official_schema(official: jsonschema.Draft202012Validator) -> None:
