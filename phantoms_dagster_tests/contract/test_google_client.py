@@ -4,6 +4,7 @@ discovery documents, and the token endpoint, are others. Resumable uploads are i
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,7 @@ from googleapiclient.discovery_cache import get_static_doc
 from googleapiclient.errors import HttpError
 from googleapiclient.http import MediaIoBaseUpload
 
+from phantoms_dagster.platforms.youtube.publisher import GRANULE
 from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.sandbox.youtube.routes import routes
 from phantoms_dagster_tests.contract.test_youtube import video_bytes
@@ -250,6 +252,38 @@ async def test_a_token_is_fetched_with_the_refresh_token_and_again_when_the_old_
     google.sandbox.config["youtube.revoked"] = [fresh.token]
     await google.youtube(lambda service: service.channels().list(part="id", mine=True).execute(), credentials=fresh)
     assert google.sandbox.calls["google.token"] == 2
+
+
+async def test_an_upload_in_chunks_outlives_its_token_and_its_process(google: Google) -> None:
+    """The token dies after the first chunk. Another process has only the refresh token and the address of the session."""
+    data = video_bytes(3 * GRANULE + 77)
+
+    def request(service: Any) -> Any:
+        body = {"snippet": {"title": "In chunks", "categoryId": "22"}, "status": {"privacyStatus": "private"}}
+        media = MediaIoBaseUpload(io.BytesIO(data), mimetype="video/mp4", chunksize=GRANULE, resumable=True)
+        return service.videos().insert(part="snippet,status", body=body, media_body=media)
+
+    def first_process(service: Any) -> str:
+        upload = request(service)
+        status, done = upload.next_chunk()
+        assert (status.resumable_progress, done) == (GRANULE, None)
+        return str(upload.resumable_uri)
+
+    def second_process(service: Any, session: str) -> dict[str, Any]:
+        upload = request(service)
+        upload.resumable_uri, upload._in_error_state = session, True
+        return dict(upload.execute())
+
+    first = google.credentials(token=None)
+    session = await google.youtube(first_process, credentials=first)
+    google.sandbox.config["youtube.revoked"] = [first.token]
+    second = google.credentials(token=first.token)
+    done = await google.youtube(lambda service: second_process(service, session), credentials=second)
+    assert second.token != first.token
+    [made] = [entry for entry in google.sandbox.ledger if entry["kind"] == "youtube.video"]
+    assert (made["remote_id"], made["sha256"]) == (done["id"], hashlib.sha256(data).hexdigest())
+    assert google.sandbox.calls["google.token"] == 2
+    assert google.sandbox.state["youtube"].quota.used["inserts"] == 1
 
 
 async def test_a_refresh_token_that_is_dead_is_an_error_that_is_not_worth_a_second_call(google: Google) -> None:

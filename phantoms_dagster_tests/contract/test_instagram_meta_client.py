@@ -117,6 +117,60 @@ async def test_metas_client_reads_insights_by_a_list_of_metrics(meta: Meta) -> N
     assert (limit["quota_usage"], limit["config"]["quota_total"]) == (0, 100)
 
 
+async def test_metas_client_takes_a_reel_from_its_upload_to_its_insights(meta: Meta) -> None:
+    number, content = await meta.account(), mp4()
+
+    def uploaded(api: FacebookAdsApi) -> str:
+        reel = {"media_type": "REELS", "upload_type": "resumable", "caption": "Eels", "is_ai_generated": True}
+        made = IGUser(number, api=api).create_media(params=reel).export_all_data()
+        headers = {"Authorization": f"OAuth {TOKEN}", "offset": "0", "file_size": str(len(content))}
+        assert requests.post(made["uri"], headers=headers, data=content, timeout=10).json()["success"]
+        return str(made["id"])
+
+    def used(api: FacebookAdsApi) -> int:
+        (limit,) = IGUser(number, api=api).get_content_publishing_limit(fields=["quota_usage", "config"])
+        return int(limit["quota_usage"])
+
+    container = await meta(uploaded)
+    meta.stand.sandbox.advance(1)
+    assert await meta(used) == 0
+    media = await meta(lambda api: IGUser(number, api=api).create_media_publish(params={"creation_id": container}))
+    assert await meta(used) == 1
+    meta.stand.sandbox.advance(86_400 - 60)
+    names = ["views", "reach", "saved", "ig_reels_avg_watch_time"]
+    rows = await meta(lambda api: list(IGMedia(media["id"], api=api).get_insights(params={"metric": names})))
+    assert [row["name"] for row in rows] == names
+    assert all(row["period"] == "lifetime" for row in rows)
+    [post] = meta.stand.posts
+    assert (post["remote_id"], post["size"]) == (media["id"], len(content))
+
+
+async def test_metas_client_reads_the_code_the_subcode_and_the_message_of_each_refusal(meta: Meta) -> None:
+    number = await meta.account()
+    reel = {"media_type": "REELS", "upload_type": "resumable", "caption": "Eels"}
+    empty = await meta(lambda api: IGUser(number, api=api).create_media(params=reel))
+    meta.stand.sandbox.config["instagram.quota_total"] = 0
+    ready = meta.stand.sandbox.state["instagram"].open(ACCOUNT, "Eels", share_to_feed=True, is_ai_generated=True)
+    ready.uploaded_at = meta.stand.sandbox.now()
+    meta.stand.sandbox.advance(1)
+    long = {**reel, "caption": "x" * 2_201}
+    refused: list[tuple[Callable[[FacebookAdsApi], Any], tuple[int, int | None], int]] = [
+        (lambda api: IGUser(number, api=api).create_media(params=long), (36_004, 2_207_010), 400),
+        (lambda api: IGUser(number, api=api).create_media(params={**reel, "media_type": "STORIES"}), (100, 2_207_023), 400),
+        (lambda api: IGUser(number, api=api).create_media_publish(params={"creation_id": empty["id"]}), (9007, 2_207_027), 400),
+        (lambda api: IGUser(number, api=api).create_media_publish(params={"creation_id": 404}), (24, 2_207_006), 400),
+        (lambda api: IGUser(number, api=api).create_media_publish(params={"creation_id": ready.id}), (9, 2_207_042), 403),
+        (lambda api: IGMedia("178", api=api).get_insights(params={"metric": ["views"]}), (100, 33), 400),
+    ]
+    for call, code, status in refused:
+        with pytest.raises(FacebookRequestError) as caught:
+            await meta(call)
+        assert (refusal(caught.value), caught.value.http_status()) == (code, status)
+        assert caught.value.api_error_message()
+        assert not caught.value.api_transient_error()
+    assert meta.stand.posts == []
+
+
 async def test_metas_client_publishes_from_an_address(meta: Meta) -> None:
     number, content = await meta.account(), mp4()
     files = web.Application()
