@@ -12,7 +12,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias
 
-from phantoms_dagster.domain.errors import IllegalTransition, PhantomsError
+from phantoms_dagster.domain.errors import IllegalTransition, PhantomsError, ProviderError
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
 
@@ -179,7 +179,14 @@ class Undecided:
     error: PhantomsError | None = None
 
 
-Finding: TypeAlias = Found | NotPublished | Undecided
+@dataclass(frozen=True)
+class Withheld:
+    """The platform has the post and will never show it. The ledger keeps its state, and the error is raised."""
+
+    error: ProviderError
+
+
+Finding: TypeAlias = Found | NotPublished | Undecided | Withheld
 
 
 @dataclass(frozen=True)

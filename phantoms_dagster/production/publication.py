@@ -47,6 +47,7 @@ from phantoms_dagster.domain.publication import (
     PublishVerbs,
     RemoteId,
     Undecided,
+    Withheld,
 )
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.production.paid_job_polling import PaidJobPoller, written_off
@@ -71,7 +72,7 @@ class _ExactlyOnce(ABC, Generic[Proof]):
     async def _find(self) -> None:
         await self._settle(await self._find_outcome())
 
-    async def _settle(self, answer: RemoteId | Found | Proof | Undecided) -> None:
+    async def _settle(self, answer: RemoteId | Found | Proof | Undecided | Withheld) -> None:
         """Save what the answer means."""
         match answer:
             case RemoteId():
@@ -80,6 +81,8 @@ class _ExactlyOnce(ABC, Generic[Proof]):
                 await self._took_effect(found)
             case Undecided():
                 await self._undecided(answer)
+            case Withheld(error):
+                raise error
             case proof:
                 await self._go_back(proof)
 
@@ -87,7 +90,7 @@ class _ExactlyOnce(ABC, Generic[Proof]):
     async def _send(self) -> RemoteId | Proof | Undecided: ...
 
     @abstractmethod
-    async def _find_outcome(self) -> Found | Proof | Undecided: ...
+    async def _find_outcome(self) -> Found | Proof | Undecided | Withheld: ...
 
     @abstractmethod
     async def _answer_lost(self) -> None: ...
@@ -194,7 +197,17 @@ class _Publication(_ExactlyOnce[NotPublished]):
         return await self._verbs.commit(self._journal.record)
 
     async def _find_outcome(self) -> Finding:
-        answer = await self._verbs.find(self._journal.record)
+        record = self._journal.record
+        try:
+            answer = await self._verbs.find(record)
+        except Disconnected:
+            raise
+        except Permanent as error:
+            if record.state not in MAY_BE_OUT:
+                raise
+            # A refused question says nothing about the post, so it must not end as a failed one.
+            message = f"the platform did not say whether the post is out: {error}"
+            raise Unknown(message, provider=error.provider, code=error.code, evidence=error.evidence) from error
         self._looked = True
         return answer
 

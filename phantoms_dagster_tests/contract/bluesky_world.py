@@ -48,7 +48,7 @@ class Bluesky:
     def fail(self, route: str, kind: str = "status", **given: Any) -> None:
         self.sandbox.faults.append(Fault(route=f"bluesky.{route}", kind=kind, **{"times": 1, **given}))
 
-    def refuse(self, route: str, name: str, status: int = 400, **given: Any) -> None:
+    def refuse(self, route: str, name: str | None, status: int = 400, **given: Any) -> None:
         self.fail(route, status=status, body=json.dumps({"error": name, "message": f"it is {name}"}), **given)
 
     @property

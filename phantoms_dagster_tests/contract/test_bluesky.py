@@ -130,10 +130,11 @@ async def test_a_post_that_waited_for_its_hours_is_dated_when_it_goes_out(sky: B
         (401, "AccountTakedown", Barred),
         (429, "RateLimitExceeded", Throttled),
         (502, "UpstreamFailure", Unknown),
+        (400, None, Unknown),  # no refusal of the server itself
     ],
 )
 async def test_each_refusal_of_a_record_is_its_own_error(
-    sky: Bluesky, tmp_path: Path, status: int, name: str, kind: type[ProviderError]
+    sky: Bluesky, tmp_path: Path, status: int, name: str | None, kind: type[ProviderError]
 ) -> None:
     sky.refuse("create", name, status)
     with pytest.raises(ProviderError) as caught:

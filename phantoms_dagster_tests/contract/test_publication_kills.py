@@ -299,6 +299,25 @@ async def test_a_request_that_decides_is_unknown_as_soon_as_its_answer_is_lost(t
         assert journal.record.state == "unknown"
 
 
+@pytest.mark.parametrize("name", [name for name in PLATFORMS if name != "tiktok"])
+async def test_a_platform_that_refuses_to_be_asked_leaves_the_post_in_doubt_and_does_not_fail_it(tmp_path: Path, name: str) -> None:
+    async with PLATFORMS[name][0](tmp_path) as case:
+        case.sandbox.faults.append(Fault(route=decisive_route(name), kind="drop_after", times=1))
+        journal = case.journal()
+        with pytest.raises((Unknown, NotYet)):
+            await case.carry(journal)
+        refusal = Fault(route="*", status=400, body='{"truncated": ')
+        case.sandbox.faults.append(refusal)
+        for _ in range(3):
+            with pytest.raises((Unknown, Transient, NotYet)):
+                await case.carry(journal)
+            case.sandbox.advance(60)
+        assert (refusal.hits > 0, journal.record.state) == (True, PostState.UNKNOWN)
+        case.sandbox.faults.clear()
+        await persist(case, journal)
+        case.assert_once(journal)
+
+
 @pytest.mark.parametrize("name", DECISIVE)
 @pytest.mark.parametrize("fault", [None, "drop_before", "drop_after"])
 async def test_the_ledger_says_committing_by_a_save_of_its_own_before_each_request_that_decides(

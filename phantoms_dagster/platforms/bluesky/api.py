@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Throttled, Transient
+from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, Tokens
 from phantoms_dagster.domain.values import JsonObject
@@ -166,6 +166,8 @@ def error_of(response: httpx.Response, account: str, *, commits: bool = False) -
     if status == 401 or name in _NO_SESSION:
         hint = "; use an app password" if name == "AuthFactorTokenRequired" else ""
         return Disconnected(f"Bluesky does not accept the app password of account {account}: {said}{hint}", **given)
+    if commits and name is None:  # every refusal of the server has a name, so this answer is damaged or another server's
+        return Unknown(f"Bluesky answered {status} without saying why", **given)
     return Permanent(f"Bluesky refused: {said}", **given)
 
 

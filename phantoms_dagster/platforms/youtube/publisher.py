@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 import httpx
 
-from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected, Transient, Unknown
+from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Rejected, Transient, Unknown
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, PublishJob, Tokens
 from phantoms_dagster.domain.publication import (
@@ -28,6 +28,7 @@ from phantoms_dagster.domain.publication import (
     PublishedPost,
     RemoteId,
     Undecided,
+    Withheld,
 )
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.youtube.api import (
@@ -257,6 +258,8 @@ class YouTubePost:
         """Read the privacy of a video that was created, else the state of its upload session."""
         if record.remote_id is not None:
             video = await self._processed(record, record.remote_id)
+            if isinstance(video, Withheld):
+                return video
             if _privacy(video) == self._job.privacy:
                 return Found(self._published(record.remote_id, video))
             return NotPublished(f"video {record.remote_id} is {_privacy(video) or 'hidden'}", then="commit")
@@ -301,8 +304,8 @@ class YouTubePost:
         pause = min(LOOK_AGAIN_SECONDS, left) if left > 0 else LOOK_AGAIN_SECONDS
         return Undecided(error=Unknown(message, provider=PROVIDER, code="sessionGone", retry_after=pause))
 
-    async def _processed(self, record: PostRecord, video_id: str) -> JsonObject:
-        """Wait until YouTube has processed the video. Raises NotYet, Permanent (unreadable file) or Rejected (policy)."""
+    async def _processed(self, record: PostRecord, video_id: str) -> JsonObject | Withheld:
+        """Wait until YouTube has processed the video. Withheld: it will never show it. Raises NotYet."""
         now = self._clock.now()
         deadline, uploaded = now + timedelta(seconds=self._at.max_wait), moment(record.handle, "uploaded_at", now)
 
@@ -318,9 +321,10 @@ class YouTubePost:
                 status = part(video, "status")
                 if text(status, "uploadStatus") == "processed":
                     return video
-                _raise_for_end(status, video_id)
+                if (ended := _end(status, video_id)) is not None:
+                    return Withheld(ended)
             elif self._clock.now() - uploaded > self._at.absence:
-                raise Rejected(f"video {video_id} no longer exists on YouTube", provider=PROVIDER, code="videoGone")
+                return Withheld(Rejected(f"video {video_id} no longer exists on YouTube", provider=PROVIDER, code="videoGone"))
             if self._clock.now() + timedelta(seconds=pause()) > deadline:
                 raise NotYet(f"YouTube is still processing video {video_id}", retry_after=max(RETURN_SECONDS, pause()))
             await self._clock.sleep(pause())
@@ -367,15 +371,16 @@ def _locked(video_id: str, job: PublishJob, shown: str | None) -> Rejected:
     return Rejected(message, provider=PROVIDER, code="lockedPrivate")
 
 
-def _raise_for_end(status: JsonObject, video_id: str) -> None:
-    """Raise if YouTube will never show the video: Permanent for an unreadable file, Rejected for policy or deletion."""
+def _end(status: JsonObject, video_id: str) -> ProviderError | None:
+    """Why YouTube will never show the video: Permanent for an unreadable file, Rejected for policy or deletion. None if it may."""
     state = text(status, "uploadStatus")
     if state == "failed":
         reason = text(status, "failureReason") or "failed"
-        raise Permanent(f"YouTube cannot process the file of video {video_id}: {reason}", provider=PROVIDER, code=reason)
+        return Permanent(f"YouTube cannot process the file of video {video_id}: {reason}", provider=PROVIDER, code=reason)
     if state in ("rejected", "deleted"):
         reason = text(status, "rejectionReason") or state
-        raise Rejected(f"YouTube {state} video {video_id}: {reason}", provider=PROVIDER, code=reason)
+        return Rejected(f"YouTube {state} video {video_id}: {reason}", provider=PROVIDER, code=reason)
+    return None
 
 
 def _check_file(job: PublishJob) -> None:
