@@ -24,6 +24,7 @@ NAMES = {
     "planner": "a look of the advance sensor at 10,000 and 100,000 videos: under 100 and 500 ms",
     "flood": "2,000 new videos while 20 approved ones are published: these take as long as alone",
     "kills": "50 kill -9 of every kind of process over 300 videos in the whole stack: all posted once, soon resumed",
+    "random_kills": "2,000 posts on five platforms, workers killed every few seconds, stores restarted: all posted once",
     "weather": "200 videos while stores, disk, model, a token and a provider fail in turn: all posted once, one alert a cause",
     "readback": "60 posts on one Instagram account for 90 days: all numbers stored, publishing never waits; tables in SQL",
     "idle": "`phantoms up` with nothing to do: under 3 % of a core and 900 MB; and what --help and status cost",
@@ -37,7 +38,7 @@ _PACKAGE = "phantoms_dagster_tests.benchmarks"
 
 def main(arguments: list[str]) -> int:
     """Run the benchmark that the arguments name."""
-    listed = "\n".join(f"  {name:<10} {what}" for name, what in NAMES.items())
+    listed = "\n".join(f"  {name:<12} {what}" for name, what in NAMES.items())
     usage = f"usage: python -m {_PACKAGE} NAME [--json] [options]\n\n{listed}\n\nNAME --help tells a benchmark's options.\n"
     if arguments and arguments[0] in ("-h", "--help"):
         sys.stdout.write(usage)

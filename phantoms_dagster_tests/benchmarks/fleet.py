@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import json
 import logging
 import os
@@ -110,20 +111,35 @@ def _child(role: str, number: int, options: Mapping[str, Any]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Fork the children and wait for them. With `start_in` they share one `start`, that many seconds after the first fork."""
+    """Fork the children and wait for them.
+
+    With the option `start_in` they share one `start`, that many seconds after the first fork. With `replace` a child that was
+    killed is replaced by a new one, with a number of its own.
+    """
     role, count = arguments[0], int(arguments[1])
     options = json.loads(arguments[2]) if len(arguments) > 2 else {}
     if "start_in" in options:
         options["start"] = time.time() + options["start_in"]
-    children = []
-    for number in range(count):
-        pid = os.fork()
-        if pid == 0:
-            os._exit(_child(role, number, options))
-        children.append(pid)
+    children = [_fork(role, number, options) for number in range(count)]
     print(json.dumps({"pids": children, "start": options.get("start")}), flush=True)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    numbers, codes = itertools.count(count), []
+    while children:
+        pid, status = os.waitpid(-1, 0)
+        children.remove(pid)
+        code = os.waitstatus_to_exitcode(status)
+        if code == -signal.SIGKILL and options.get("replace"):
+            children.append(_fork(role, next(numbers), options))
+            print(json.dumps({"replaced": pid, "by": children[-1]}), flush=True)
+        else:
+            codes.append(code)
     return int(any(codes))
+
+
+def _fork(role: str, number: int, options: Mapping[str, Any]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(_child(role, number, options))
+    return pid
 
 
 if __name__ == "__main__":

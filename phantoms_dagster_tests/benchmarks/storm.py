@@ -80,12 +80,12 @@ def run(options: argparse.Namespace) -> Report:
     return report
 
 
-def brew(sandbox: Sandbox, share: float, kinds: Sequence[str] = tuple(MIX)) -> None:
-    """Let every route fail with that probability, each kind of the mix as often as the others."""
+def brew(sandbox: Sandbox, share: float, kinds: Sequence[str] = tuple(MIX), *, route: str = "*") -> None:
+    """Let every matching route fail with that probability, each kind of the mix as often as the others."""
     each = share / len(kinds)
     for place, fault in enumerate([MIX[kind] for kind in kinds]):
         # The first fault that hits wins, so later ones must hit more often to come as often.
-        sandbox.fault("*", **fault, probability=each / (1 - place * each))
+        sandbox.fault(route, **fault, probability=each / (1 - place * each))
 
 
 def _weigh(report: Report, bench: Bench, seconds: float) -> None:

@@ -42,6 +42,14 @@ class Fleet:
         return list(self.events("pids")[0]["pids"])
 
     @property
+    def alive(self) -> list[int]:
+        """The process ids of the workers, those that replaced killed ones included."""
+        pids = self.pids
+        for event in self.events("replaced"):
+            pids[pids.index(event["replaced"])] = event["by"]
+        return pids
+
+    @property
     def begin(self) -> float:
         """When the workers got the signal to begin, in seconds since the epoch."""
         return float(self.events("pids")[0]["start"])

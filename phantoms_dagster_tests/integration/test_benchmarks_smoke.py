@@ -41,6 +41,12 @@ def test_a_storm_over_six_videos_leaves_nothing_stuck_and_nothing_doubled() -> N
     assert figures["posted exactly once"] > 0
 
 
+def test_every_post_of_four_videos_comes_out_once_while_workers_and_stores_are_taken_away() -> None:
+    done = command("random_kills", "--posts", "20", "--workers", "2", "--pause", "3", "--seconds", "240", "--json", seconds=400)
+    told = json.loads(done.stdout)
+    assert (told["ok"], told["problems"], done.returncode) == (True, [], 0), done.stdout + done.stderr
+
+
 def test_short_troubles_one_after_another_end_with_every_post_once_or_waiting_for_its_account() -> None:
     done = command("weather", "--scale", "0.03", "--workers", "2", "--limit", "4000", "--json", seconds=420)
     told = json.loads(done.stdout)
