@@ -227,7 +227,7 @@ def _print_what_next(detail: PostDetail) -> None:
 
 
 def _said(post: LedgerPost) -> str:
-    return f"{post.now}, sandbox" if post.sandbox else post.now
+    return ", ".join(part for part in (post.now, post.set_apart, "sandbox" if post.sandbox else None) if part)
 
 
 def _platform(given: str) -> Platform:

@@ -173,8 +173,18 @@ class Result:
 class Ledgers(Protocol):
     """Opens the ledger rows that prevent double posts and double payments."""
 
-    async def post(self, claim: Claim, *, account: str, marker: str, video: MediaFile, caption: str, sandbox: bool) -> PostJournal:
-        """The journal of the post's row. Creates the row when there is none."""
+    async def post(
+        self,
+        claim: Claim,
+        *,
+        account: str,
+        marker: str,
+        video: MediaFile,
+        caption: str,
+        sandbox: bool,
+        set_apart: str | None = None,
+    ) -> PostJournal:
+        """The journal of the post's row. Creates the row when there is none. `set_apart`: see `PostTerms`."""
         ...
 
     async def bound_account(self, claim: Claim, *, sandbox: bool) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, create_model
 
 from phantoms_dagster.registry.channel_keys import ChannelKeySpec
-from phantoms_dagster.registry.platforms import BUILT_IN, Platform
+from phantoms_dagster.registry.platforms import Platform
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -28,21 +28,26 @@ def with_channel_keys(model: type[Model]) -> type[Model]:
     fields: dict[str, Any] = {}
     for platform, key in platforms_with_a_key():
         default = key.default()
-        fields[platform.spec.name] = _field(platform, key.model if default is not None else key.model | None, default)
+        annotation = key.model if default is not None else key.model | None
+        fields[platform.spec.name] = _field(annotation, default, always="key" in key.always_written)
     return _extended(model, fields)
 
 
 def with_post_terms(model: type[Model]) -> type[Model]:
     """The model of a post's words with the terms of each platform that has some."""
-    fields = {platform.spec.name: _field(platform, key.terms | None, None) for platform, key in platforms_with_a_key() if key.terms}
+    fields = {
+        platform.spec.name: _field(key.terms | None, None, always="terms" in key.always_written)
+        for platform, key in platforms_with_a_key()
+        if key.terms
+    }
     return _extended(model, fields)
 
 
-def _field(platform: Platform, annotation: Any, default: Any) -> tuple[Any, Any]:
-    if platform in BUILT_IN:
+def _field(annotation: Any, default: Any, *, always: bool) -> tuple[Any, Any]:
+    if always:
         return annotation, default
-    # Without its package the field would be unknown, and no stored row that has it could be read. So the field is written only
-    # for channels and posts that use it.
+    # Without the platform's package, or in an older version, the field would be unknown, and no stored row that has it could be
+    # read. So the field is written only for channels and posts that use it.
     return annotation, Field(default, exclude_if=lambda value: value == default)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal, Protocol
@@ -205,6 +205,10 @@ class MediaStore(Protocol):
         """
         ...
 
+    async def public_url(self, file: MediaFile, lasts: timedelta) -> str | None:
+        """An address from which anybody can fetch the file for that long. It is a secret. None: the store has no such addresses."""
+        ...
+
     def scratch(self) -> Path:
         """A new temporary directory on the same file system. The caller removes it."""
         ...
@@ -221,12 +225,17 @@ async def _at_any_time() -> None:
     """The `may_go` of a channel without posting hours."""
 
 
+async def _no_address() -> None:
+    """The `address` of a file that nobody else can fetch."""
+
+
 @dataclass(frozen=True)
 class PublishJob:
     """One post to publish. `marker` is unique among posts and the same in every attempt of this post.
 
     `may_go` is awaited right before the first request of a post, and right before each request that can make it public. It raises
-    NotYet when posting is not allowed now, for example outside the posting hours.
+    NotYet when posting is not allowed now, for example outside the posting hours. `address` makes an address from which anybody can
+    fetch the file for some hours, None if there is no such address.
     """
 
     video_key: str
@@ -242,6 +251,7 @@ class PublishJob:
     made_for_kids: bool = False
     privacy: str = "public"
     may_go: Callable[[], Awaitable[None]] = _at_any_time
+    address: Callable[[], Awaitable[str | None]] = _no_address
     terms: PostTerms | None = None
 
 

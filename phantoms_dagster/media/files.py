@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
 from phantoms_dagster.domain.errors import NotFound, Permanent
@@ -60,6 +61,9 @@ class FolderStore:
     def address(self, file: MediaFile) -> str:
         """The file's path, for people."""
         return str(self._root / file.name)
+
+    async def public_url(self, file: MediaFile, lasts: timedelta) -> None:
+        """None: other machines cannot read this folder."""
 
     def scratch(self) -> Path:
         """A new directory, which the caller removes. What a killed process left behind is deleted after two days."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,6 +32,10 @@ class PostTerms(BaseModel, ABC):
     @abstractmethod
     def summary(self) -> str:
         """What the reviewer reads about it."""
+
+    def set_apart(self) -> str | None:
+        """Why the results of this post are not compared with those of other posts, in a few words. None: they are."""
+        return None
 
 
 class ChannelKey(BaseModel):
@@ -72,6 +77,8 @@ class ChannelKeySpec:
     - `model` validates the key.
     - `form`: an example of the key, shown with every mistake in it.
     - `terms`: the model of what is stored with the words of a post.
+    - `always_written`: the stored rows of version 0.1.0 have the key of every channel, or the terms of every post. They keep that
+      form. Other keys and terms are stored only if a channel or a post uses them.
     - `required`: a channel with an account on the platform must have the key. None: a channel without the key has `model()`.
     """
 
@@ -79,6 +86,7 @@ class ChannelKeySpec:
     form: str
     terms: type[PostTerms] | None = None
     required: RequiredKey | None = None
+    always_written: frozenset[Literal["key", "terms"]] = frozenset()
 
     def default(self) -> ChannelKey | None:
         """The value in a channel without the key. Raises ValueError when the model needs a value."""

@@ -33,10 +33,11 @@ MOST_EVIDENCE = 500  # characters of a proof, which is one line
 
 _OPEN_POST = text(
     """
-    INSERT INTO phantoms.posts (video_id, platform, account, marker, video_sha256, caption_sha256, sandbox)
-    SELECT video_id, platform, account, marker, video_sha256, caption_sha256, sandbox
+    INSERT INTO phantoms.posts (video_id, platform, account, marker, video_sha256, caption_sha256, sandbox, set_apart)
+    SELECT video_id, platform, account, marker, video_sha256, caption_sha256, sandbox, set_apart
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-        video_id bigint, platform text, account text, marker text, video_sha256 text, caption_sha256 text, sandbox boolean)
+        video_id bigint, platform text, account text, marker text, video_sha256 text, caption_sha256 text, sandbox boolean,
+        set_apart text)
     ORDER BY video_id, platform
     ON CONFLICT (video_id, platform, sandbox) WHERE NOT duplicate DO UPDATE
     -- A post that was started on an account is finished there, even if the channel names another account now.
@@ -44,6 +45,7 @@ _OPEN_POST = text(
             THEN excluded.account ELSE posts.account END,
         video_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.video_sha256 ELSE posts.video_sha256 END,
         caption_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.caption_sha256 ELSE posts.caption_sha256 END,
+        set_apart = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.set_apart ELSE posts.set_apart END,
         updated_at = clock_timestamp()
     RETURNING id, video_id, platform, account, state, handle, upload_offset, remote_id, url, attempted_at,
         -- Only posts of other runs: posts of the same run wait for each other inside it.
@@ -318,7 +320,15 @@ class PostgresLedgers:
         self._open_render: GroupCommit[_Step, RowMapping] = GroupCommit(self._write_new_renders)
 
     async def post(
-        self, claim: Claim, *, account: str, marker: str, video: MediaFile, caption: str, sandbox: bool
+        self,
+        claim: Claim,
+        *,
+        account: str,
+        marker: str,
+        video: MediaFile,
+        caption: str,
+        sandbox: bool,
+        set_apart: str | None = None,
     ) -> PostgresPostJournal:
         """See the port."""
         values = {
@@ -329,6 +339,7 @@ class PostgresLedgers:
             "video_sha256": video.sha256,
             "caption_sha256": hashlib.sha256(caption.encode()).hexdigest(),
             "sandbox": sandbox,
+            "set_apart": set_apart,
         }
         row = await self._open_post(_Step(values))
         if row["begun_for_real"] is not None:

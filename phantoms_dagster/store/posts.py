@@ -17,7 +17,7 @@ from phantoms_dagster.domain.stages import PostState
 MOST_TRIES = 50
 
 _COLUMNS = """p.id, v.key, p.platform, p.account, p.state, p.remote_id, p.url, p.sandbox, p.attempted_at, p.published_at,
-        p.updated_at, n.state AS after, n.at AS after_at, n.evidence AS after_evidence"""
+        p.updated_at, p.set_apart, n.state AS after, n.at AS after_at, n.evidence AS after_evidence"""
 # The last change after publication, if there is one.
 _AFTER = """LEFT JOIN LATERAL (SELECT c.state, c.at, c.evidence FROM phantoms.post_changes c WHERE c.post_id = p.id
         ORDER BY c.id DESC LIMIT 1) n ON true"""
@@ -70,7 +70,8 @@ _UNKNOWN = text(
 class LedgerPost:
     """A post of the ledger. `published_at`: None until it is public.
 
-    `after`: what happened to it since, with the time and the evidence; None when nothing did (see `domain.post_changes`).
+    `set_apart`: why its results are not compared with those of other posts. `after`: what happened to it since, with the time and
+    the evidence; None when nothing did (see `domain.post_changes`).
     """
 
     id: int
@@ -84,6 +85,7 @@ class LedgerPost:
     attempted_at: datetime | None
     published_at: datetime | None
     updated_at: datetime
+    set_apart: str | None = None
     after: StateAfter | None = None
     after_at: datetime | None = None
     after_evidence: str | None = None

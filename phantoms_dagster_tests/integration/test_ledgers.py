@@ -45,6 +45,29 @@ async def opened(world: World, claim: Claim, *, account: str = "main", video: st
     )
 
 
+async def test_a_post_keeps_why_its_results_are_set_apart_once_it_was_sent(world: World) -> None:
+    """The channel may change its mind meanwhile. The post was sent as a trial."""
+    key = (await ready_to_post(world))[0]
+    _, claim = await world.claimed("youtube/post", key)
+    ledgers = PostgresLedgers(world.async_engine)
+
+    async def post(set_apart: str | None) -> PostgresPostJournal:
+        return await ledgers.post(
+            claim, account="main", marker="m", video=media_file("v"), caption="", sandbox=False, set_apart=set_apart
+        )
+
+    def kept() -> list[str | None]:
+        return [row["set_apart"] for row in world.rows("SELECT set_apart FROM phantoms.posts")]
+
+    await post(None)
+    assert kept() == [None]
+    journal = await post("trial reel")
+    assert kept() == ["trial reel"]
+    await journal.save(PostState.OPENED, handle={"container": "c"})
+    await post(None)
+    assert kept() == ["trial reel"]
+
+
 async def journal_of(world: World, key: str, *, owner: str = "runner") -> PostgresPostJournal:
     _, claim = await world.claimed("youtube/post", key, owner=owner)
     return await opened(world, claim)

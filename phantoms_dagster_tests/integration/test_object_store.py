@@ -7,18 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import obstore
 import pytest
 
 from phantoms_dagster.domain.errors import InvalidInput, MediaAway, NotFound, NotYet, Permanent, Transient
 from phantoms_dagster.domain.models import MediaFile
+from phantoms_dagster.domain.ports import MediaStore
 from phantoms_dagster.media.cache import Cache
+from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.media.object_store import client as s3
 from phantoms_dagster.media.object_store.client import Bucket
 from phantoms_dagster.media.object_store.store import ObjectStore
+from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.resilience.breakers.breaker import BreakerOpen
 from phantoms_dagster.settings import Settings, grouped
 from phantoms_dagster.wiring.clock import SystemClock
@@ -424,3 +428,21 @@ def test_a_store_that_is_away_is_asked_for_pictures_once(
     assert [media_files.bytes_of(file) for _ in range(50)] == [None] * 50
     assert len(caplog.records) == 1
     assert "does not answer" in caplog.text
+
+
+async def test_anybody_can_fetch_a_file_from_its_signed_address_and_from_no_other(tmp_path: Path, server: S3Server) -> None:
+    """Instagram fetches videos from such addresses."""
+    source = a_file(tmp_path, 5000, "reel.mp4")
+    store = media_store(settings_for(server, tmp_path / "one"))
+    file = await store.add(source)
+    address = await store.public_url(file, timedelta(hours=6))
+    assert address is not None
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(address)).content == source.read_bytes()
+        assert (await client.get(address.split("?")[0])).status_code in (400, 403)  # S3 answers 403, rclone 400
+        wrong = address[:-4] + ("0000" if address[-4:] != "0000" else "1111")
+        assert (await client.get(wrong)).status_code == 403
+    assert "X-Amz-Expires=21600" in address
+    assert redact(address).endswith("X-Amz-Signature=***")
+    folder: MediaStore = FolderStore(tmp_path / "folder")
+    assert await folder.public_url(file, timedelta(hours=6)) is None

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import TestServer
 
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.claims import StageTask
@@ -16,9 +17,12 @@ from phantoms_dagster.domain.errors import InvalidInput, NotYet, Permanent
 from phantoms_dagster.domain.models import Channel, Platform, PostingHours, PostOutput, PostWords
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.publication import Finding, Handle, PostRecord, Progress, PublishedPost, PublishVerbs, RemoteId
+from phantoms_dagster.platforms.instagram.publisher import InstagramPublisher
+from phantoms_dagster.sandbox.core import application
+from phantoms_dagster.sandbox.instagram.routes import routes as instagram_routes
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.decisions import Decisions
-from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
+from phantoms_dagster_tests.integration.publishing_world import FakeTokens, Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
 
 FINE = Channel.model_validate({**CHANNEL.model_dump(), "hashtags": ["#fine"]})
@@ -35,6 +39,41 @@ async def world(database_url: str) -> AsyncIterator[World]:
 async def studio(world: World, tmp_path: Path) -> AsyncIterator[Studio]:
     async with open_studio(world, tmp_path) as opened:
         yield opened
+
+
+# --- how a post goes out
+
+
+async def test_a_trial_reel_goes_out_as_it_was_approved_and_the_ledger_sets_it_apart(studio: Studio) -> None:
+    """The channel stopped its trials after the approval. What was approved counts."""
+    instagram = Platform("instagram")
+    trials = Channel.model_validate({**CHANNEL.model_dump(), "instagram": {"trial": "manual"}})
+    [key] = await studio.rendered(channel=trials, platforms=(instagram,))
+    Decisions(studio.world.engine).decide(key, approved=True, reviewer="ann", via="cli")
+    approval = await studio.approved(key)
+    assert [post.terms.summary() for post in approval.words if post.terms] == [
+        "a trial reel for people who do not follow the account; its owner shares it with followers in the app"
+    ]
+    studio.world.catalogue.put_channels([CHANNEL])
+    await studio.varied(key, instagram)
+    studio.sandbox.config["instagram.check_media"] = False
+    async with TestServer(application(studio.sandbox, [instagram_routes(studio.sandbox)])) as server:
+        base_url = str(server.make_url("/instagram"))
+        publisher = InstagramPublisher(
+            client=studio.client,
+            base_url=base_url,
+            upload_url=f"{base_url}/rupload",
+            tokens=FakeTokens(),
+            clock=studio.clock,
+            sandbox=True,
+        )
+        use_case = studio.publish()
+        use_case._publishers = {instagram: publisher}
+        await studio.make(key, "instagram/post", use_case)
+    [post] = studio.posts()
+    assert post["choices"] == {"trial_params": '{"graduation_strategy": "MANUAL"}'}
+    [row] = studio.world.rows("SELECT set_apart FROM phantoms.posts")
+    assert row["set_apart"] == "trial reel"
 
 
 # --- what was approved ----------------------------------------------------------------------------------------------

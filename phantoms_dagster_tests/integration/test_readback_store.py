@@ -335,6 +335,23 @@ async def test_hooks_gather_all_videos_that_open_with_them_and_videos_without_on
     await archive.world.async_engine.dispose()
 
 
+def test_posts_that_are_set_apart_are_read_but_are_in_no_sum(archive: Archive) -> None:
+    """A trial reel is shown to other people than the channel's other reels."""
+    first, second = archive.world.add(2)
+    usual = archive.post(first, platform="youtube")
+    trial = archive.post(first, platform="instagram")
+    only = archive.post(second, platform="instagram")
+    archive.world.write("UPDATE phantoms.posts SET set_apart = 'trial reel' WHERE id IN (:a, :b)", a=trial, b=only)
+    for post, views in ((usual, 10), (trial, 1_000), (only, 1_000)):
+        archive.snapshot(post, views=views)
+    for name in PerformanceTables.TABLES:
+        made = archive.tables.renew(name)
+        assert made.adds_up
+        assert (made.posts, made.views) == ((1, 10) if name != "hook_performance" or made.rows else (0, 0))
+    assert list(archive.tables.table("video_performance")["video_key"]) == [first]
+    assert [row.post_id for row in archive.results.due()] == [usual, trial, only]
+
+
 @pytest.mark.parametrize("name", list(PerformanceTables.TABLES))
 def test_without_snapshots_there_are_no_rows(archive: Archive, name: str) -> None:
     archive.post(*archive.world.add(1))

@@ -250,6 +250,9 @@ async def test_the_list_of_posts_can_be_filtered(studio: Studio) -> None:
     ):
         result = await posts("list", *arguments)
         assert {key for key in (done, waits) if key in result.output} == expected, result.output
+    assert "trial reel" not in (await posts("list")).output
+    studio.world.write("UPDATE phantoms.posts SET set_apart = 'trial reel' WHERE state = 'confirmed'")
+    assert "confirmed, trial reel, sandbox" in " ".join((await posts("show", done, "youtube")).output.split())
     assert (await posts("list", "--state", "lost")).exit_code == 2
     assert (await posts("show", done, "tiktok")).exit_code != 0
 

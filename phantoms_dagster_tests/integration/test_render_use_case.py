@@ -152,6 +152,9 @@ class Media:
     async def remove(self, file: MediaFile, *, unused_seconds: float = 0) -> bool:
         raise NotImplementedError
 
+    async def public_url(self, file: MediaFile, lasts: timedelta) -> str | None:
+        raise NotImplementedError
+
     def scratch(self) -> Path:
         raise NotImplementedError
 

@@ -71,6 +71,12 @@ def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
         (ONE + "    tiktok: {privacy: everybody}\n", "tiktok.privacy"),
         (ONE + "    tiktok: {privacy: SELF_ONLY, branded_content: true}\n", "cannot go out as SELF_ONLY"),
         (ONE + "    instagram: {hashtags: 31}\n", "instagram.hashtags"),
+        (ONE + "    instagram: {trial: manual, collaborators: [lab]}\n", "a trial reel cannot have collaborators"),
+        (
+            ONE + "    instagram: {trial: true}\n",
+            "instagram.trial: should be 'manual' or 'performance'; write it like",
+        ),
+        (ONE + "    instagram: {collaborators: [a b]}\n", "instagram.collaborators.0: 'a b' is no Instagram username"),
         ("[" * 3_000, "not valid YAML"),
         # A `#` that is not meant as a comment.
         (

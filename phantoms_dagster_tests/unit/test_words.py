@@ -17,7 +17,7 @@ from phantoms_dagster.domain.models import (
     content_hash,
 )
 from phantoms_dagster.domain.wording import changes, compose, notes, post_words, words
-from phantoms_dagster.platforms.instagram.limits import InstagramLimits
+from phantoms_dagster.platforms.instagram.choices import InstagramChoices
 from phantoms_dagster.platforms.tiktok.choices import TikTokChoices, TikTokTerms
 
 MASTER = MediaFile(sha256="0" * 64, size=1, suffix=".mp4")
@@ -93,9 +93,9 @@ def test_hashtags_and_mentions_too_many_inside_a_caption_become_plain_words() ->
 
 
 def test_the_numbers_of_hashtags_and_mentions_are_the_channels_setting() -> None:
-    few = channel("#daily").model_copy(update={"instagram": InstagramLimits(hashtags=1, mentions=0)})
+    few = channel("#daily").model_copy(update={"instagram": InstagramChoices(hashtags=1, mentions=0)})
     assert compose(script(caption="By @one"), few, Platform("instagram"))[1:] == ("By one\n\n#daily", ("@one", "#sea", "#facts"))
-    none = few.model_copy(update={"instagram": InstagramLimits(hashtags=0)})
+    none = few.model_copy(update={"instagram": InstagramChoices(hashtags=0)})
     assert compose(script(caption="a #b"), none, Platform("instagram"))[1:] == ("a b", ("#b", "#sea", "#facts", "#daily"))
 
 

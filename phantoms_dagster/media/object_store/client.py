@@ -123,6 +123,11 @@ class Bucket:
                     await asyncio.to_thread(file.write, block)
                 return file.tell()
 
+    async def sign(self, name: str, lasts: timedelta) -> str:
+        """An address from which anybody can fetch the object for that long. Nothing is sent to the store."""
+        with self._errors("GET", name):
+            return await obstore.sign_async(self._store, "GET", name, lasts)
+
     async def delete(self, name: str) -> None:
         """Delete the object, if it exists."""
         with self._errors("DELETE", name):

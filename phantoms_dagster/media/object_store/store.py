@@ -8,6 +8,7 @@ import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from pathlib import Path
 
 from phantoms_dagster.domain.errors import NotFound, Permanent, Transient
@@ -95,6 +96,10 @@ class ObjectStore:
             return False
         await self._cache.drop(file)
         return True
+
+    async def public_url(self, file: MediaFile, lasts: timedelta) -> str:
+        """See the port."""
+        return await self._bucket.sign(file.name, lasts)
 
     def scratch(self) -> Path:
         """A new directory on this machine, which the caller removes."""

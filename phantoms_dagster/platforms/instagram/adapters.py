@@ -46,6 +46,7 @@ def publisher(tools: Tools) -> InstagramPublisher:
         version=tools.setting("version"),
         app_secret=_app_secret(tools),
         max_wait=tools.max_wait,
+        upload=tools.setting("upload"),
         settle_seconds=SANDBOX_SETTLE_SECONDS if tools.sandbox else SETTLE_SECONDS,
     )
 

@@ -60,6 +60,7 @@ ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
 )
 # Codes with subcodes that mean the object does not exist, or not for this token.
 GONE = frozenset({"24/2207006", "24/2207008", "100/33"})
+FETCH_FAILED = "9004/2207052"
 NOT_READY = "9007/2207027"
 TOKEN_DEAD = 190
 THROTTLE_SECONDS = 60.0
@@ -175,7 +176,8 @@ class Graph:
         self._client = client
         self._base = f"{base_url.rstrip('/')}/{version}"
         self._tokens = tokens
-        self._app_secret = no_secret if httpx.URL(base_url).host == INSTAGRAM_LOGIN_HOST else app_secret
+        self.instagram_login = httpx.URL(base_url).host == INSTAGRAM_LOGIN_HOST
+        self._app_secret = no_secret if self.instagram_login else app_secret
         self._users: dict[tuple[str, str], AccountIdentity] = {}
 
     async def get(self, account: str, path: str, **params: str) -> JsonObject:
@@ -186,10 +188,10 @@ class Graph:
         self,
         account: str,
         path: str,
+        form: Mapping[str, str],
         *,
         commits: bool = False,
         before: Callable[[], Awaitable[None]] | None = None,
-        **form: str,
     ) -> tuple[JsonObject, datetime | None]:
         """A write. Returns its answer and the answer's time on the platform's clock. `commits`: a lost answer is Unknown.
 

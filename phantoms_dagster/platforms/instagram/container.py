@@ -25,8 +25,9 @@ MISSING = "MISSING"  # our own status for a container that the API no longer sho
 class Container(Value):
     """The handle of a post. `since`: when the container was created, on the platform's clock. The other times are on ours.
 
-    `sent_at`: when the upload began. `published_at`: when `media_publish` was last about to be sent. `doubt`, `doubt_at`: the first
-    status that was read after its answer was lost, and when.
+    `upload_url`: empty if Instagram fetches the file itself. `sent_at`: when the upload began, or the file's address was sent.
+    `published_at`: when `media_publish` was last about to be sent. `doubt`, `doubt_at`: the first status that was read after its
+    answer was lost, and when.
     """
 
     id: str
@@ -36,6 +37,11 @@ class Container(Value):
     published_at: datetime | None = None
     doubt: str | None = None
     doubt_at: datetime | None = None
+
+    @property
+    def fetched(self) -> bool:
+        """Whether Instagram fetches the file itself."""
+        return not self.upload_url
 
     def changed(self, **changes: Any) -> Container:
         """A copy with these fields changed."""

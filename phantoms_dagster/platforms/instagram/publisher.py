@@ -1,9 +1,9 @@
-"""Posts reels with the Instagram Platform: container, resumable upload, processing, `media_publish`, permalink.
+"""Posts reels with the Instagram Platform: container, upload or fetch, processing, `media_publish`, permalink.
 
 `commit` is `media_publish`, the one public step. If its answer is lost, `find` reads the container. It is published again, with the
 same creation_id, only if it is still FINISHED after a while and the account's media have no reel with its caption.
 This module has the verbs. `api` has requests and errors, `container` the handle and its status, `reel` the limits of a reel and the
-search for it.
+search for it, `source` where Instagram gets the bytes from.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 import httpx
 
-from phantoms_dagster.domain.errors import NotYet, PhantomsError, ProviderError, Rejected, Transient, Unknown
+from phantoms_dagster.domain.errors import NotYet, Permanent, PhantomsError, ProviderError, Rejected, Transient, Unknown
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, PublishJob, Tokens
 from phantoms_dagster.domain.publication import (
@@ -41,7 +41,8 @@ from phantoms_dagster.platforms.instagram.api import (
     upload_error,
 )
 from phantoms_dagster.platforms.instagram.container import MISSING, Container, Quotas, container_of, failed, read_status
-from phantoms_dagster.platforms.instagram.reel import check, reels_with_caption
+from phantoms_dagster.platforms.instagram.reel import check, container_fields, reels_with_caption
+from phantoms_dagster.platforms.instagram.source import Way, address_of, explained
 from phantoms_dagster.providers import http
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
 
@@ -52,8 +53,9 @@ LONGEST_POLL = 60.0  # the platform recommends about one poll a minute
 class InstagramPublisher:
     """Implements `ports.Publisher` for reels. All times are in seconds.
 
-    `max_wait`: the longest wait within a call. `settle_seconds`: the time between the two reads that prove that nothing was
-    published. `stall_seconds`: when an upload whose answer was lost is given up. `poll_seconds`: the first pause between polls.
+    `max_wait`: the longest wait within a call. `upload`: see the setting of that name. `settle_seconds`: the time between the two
+    reads that prove that nothing was published. `stall_seconds`: when an upload whose answer was lost is given up. `poll_seconds`:
+    the first pause between polls.
     """
 
     provider = PROVIDER
@@ -75,8 +77,10 @@ class InstagramPublisher:
         settle_seconds: float = 60.0,
         stall_seconds: float = 60.0,
         poll_seconds: float = 2.0,
+        upload: Way = "auto",
     ) -> None:
         self.sandbox = sandbox
+        self.upload = upload
         self.client = client
         self.graph = Graph(client=client, base_url=base_url, version=version, tokens=tokens, app_secret=app_secret)
         self.quotas = Quotas(self.graph, clock)
@@ -117,19 +121,19 @@ class InstagramPost:
         """Create a container. One whose id was lost stays private and expires within a day."""
         job, started = self._job, self._clock.now()
         await self._at.quotas.check(job.account)
-        answer, date = await self._graph.post(
-            job.account,
-            path(await self._graph.user(job.account), "media"),
-            before=job.may_go,
-            media_type="REELS",
-            upload_type="resumable",
-            caption=job.caption,
-            share_to_feed="true",
-            is_ai_generated="true",
-        )
+        address = await address_of(job, self._at.upload, self._graph, sandbox=self._at.sandbox)
+        source = {"upload_type": "resumable"} if address is None else {"video_url": address}
+        place = path(await self._graph.user(job.account), "media")
+        try:
+            answer, date = await self._graph.post(job.account, place, {**container_fields(job), **source}, before=job.may_go)
+        except Permanent as error:
+            raise explained(error, job, fetched=address is not None) from error
         number, uri = answer.get("id"), answer.get("uri")
         if not isinstance(number, str):
             raise Transient("Instagram created a container but returned no id", provider=PROVIDER, code="malformed")
+        if address is not None:
+            self._opened = True
+            return _handle(Container(id=number, upload_url="", since=_whole(date or started), sent_at=started))
         # The token goes only to the configured host, whatever the answer says.
         known = isinstance(uri, str) and uri.startswith(self._at.uploads)
         url = str(uri) if known else f"{self._at.uploads}{self._at.upload_path}/{number}"
@@ -141,11 +145,21 @@ class InstagramPost:
     async def upload(self, record: PostRecord) -> Progress | Finding:
         """Send the bytes, then wait until the container is FINISHED. Returns what must be saved before the next request."""
         container = container_of(record)
+        if container.fetched:
+            return await self._fetched(record, container)
         if container.sent_at is None:
             return await self._about_to_send(container)
         if self._token:
             token, self._token = self._token, ""
             return await self._send(container, token)
+        return await self._finished(record, container)
+
+    async def _fetched(self, record: PostRecord, container: Container) -> Progress | NotPublished | Undecided:
+        """Wait until Instagram has fetched and processed the file."""
+        if not self._opened and self._clock.now() - container.since > LIFE and container.published_at is None:
+            return NotPublished("the container has expired; nothing was published from it", then="open")
+        self._fresh = self._opened
+        self._opened = False
         return await self._finished(record, container)
 
     async def _about_to_send(self, container: Container) -> Progress | NotPublished:
@@ -195,7 +209,8 @@ class InstagramPost:
                 # An earlier media_publish took effect or may have: `find` decides.
                 return Undecided()
             stalled = container.sent_at is None or self._clock.now() - container.sent_at >= self._at.stall
-            if status in ("ERROR", "EXPIRED") or (stalled and (status == MISSING or record.offset != self._job.size)):
+            unsent = not container.fetched and record.offset != self._job.size
+            if status in ("ERROR", "EXPIRED") or (stalled and (status == MISSING or unsent)):
                 return self._given_up(status, text)
             await self._polling.poll(f"Instagram is processing the video ({status})")
 
@@ -216,7 +231,8 @@ class InstagramPost:
         self._at.quotas.sent(job.account)
         try:
             target = path(await self._graph.user(job.account), "media_publish")
-            answer, _ = await self._graph.post(job.account, target, commits=True, before=job.may_go, creation_id=container.id)
+            form = {"creation_id": container.id}
+            answer, _ = await self._graph.post(job.account, target, form, commits=True, before=job.may_go)
             number = answer.get("id")
             if not isinstance(number, str):
                 raise Unknown("Instagram published the post but returned no id", provider=PROVIDER, code="malformed")

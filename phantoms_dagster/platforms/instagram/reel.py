@@ -1,9 +1,12 @@
-"""The API's limits for a reel, and the search for our reel in the account's media."""
+"""The API's limits for a reel, the fields with which its container is created, and the search for it in the account's media."""
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from phantoms_dagster.domain.errors import Permanent
@@ -11,6 +14,7 @@ from phantoms_dagster.domain.hashtags import in_text, mentions
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.instagram.api import PROVIDER, Graph, moment, path
+from phantoms_dagster.platforms.instagram.choices import InstagramTerms, Trial
 from phantoms_dagster.providers import http
 
 MAX_BYTES = 300 * 1024 * 1024
@@ -18,6 +22,8 @@ MIN_SECONDS, MAX_SECONDS = 3.0, 900.0
 # The API refuses more than this. `domain.wording` composes captions with less: Instagram counts only five hashtags.
 MAX_CAPTION, MAX_HASHTAGS, MAX_MENTIONS = 2_200, 30, 20
 PAGE, PAGES = 50, 20
+# How a trial reel comes to be shared with followers, in the API's words.
+GRADUATIONS: Mapping[Trial, str] = MappingProxyType({"manual": "MANUAL", "performance": "SS_PERFORMANCE"})
 
 
 def check(job: PublishJob) -> None:
@@ -31,10 +37,37 @@ def check(job: PublishJob) -> None:
         wrong = f"the file has {job.size} bytes, at most {MAX_BYTES} are allowed"
     elif not MIN_SECONDS <= job.probe.seconds <= MAX_SECONDS:
         wrong = f"the video lasts {job.probe.seconds:g} s, {MIN_SECONDS:g} to {MAX_SECONDS:g} s are allowed"
+    elif (at := terms_of(job).cover_seconds) is not None and at > job.probe.seconds:
+        wrong = f"the cover is the frame at {at:g} s, but the video lasts {job.probe.seconds:g} s: change instagram.cover_seconds"
     elif not job.file.is_file() or job.file.stat().st_size != job.size:
         wrong = f"the file {job.file.name} does not exist or does not have {job.size} bytes"
     if wrong:
         raise Permanent(f"Instagram: {wrong}", provider=PROVIDER, code="invalid")
+
+
+def terms_of(job: PublishJob) -> InstagramTerms:
+    """How the reel is posted."""
+    return job.terms if isinstance(job.terms, InstagramTerms) else InstagramTerms()
+
+
+def container_fields(job: PublishJob) -> dict[str, str]:
+    """The form fields that create the job's container, without those that say where the bytes come from.
+
+    That the reel is made by AI is always said. A trial reel is never in the feed, so it does not say anything about it.
+    """
+    terms = terms_of(job)
+    made = {"media_type": "REELS", "caption": job.caption, "is_ai_generated": "true"}
+    if terms.trial is None:
+        made["share_to_feed"] = "true" if terms.share_to_feed else "false"
+    else:
+        made["trial_params"] = json.dumps({"graduation_strategy": GRADUATIONS[terms.trial]})
+    if terms.collaborators:
+        made["collaborators"] = json.dumps(list(terms.collaborators))
+    if terms.cover_url is not None:
+        made["cover_url"] = terms.cover_url
+    if terms.cover_seconds is not None:
+        made["thumb_offset"] = str(round(terms.cover_seconds * 1_000))
+    return made
 
 
 async def reels_with_caption(graph: Graph, account: str, caption: str, since: datetime) -> list[str]:

@@ -5,9 +5,11 @@ Sources: Meta for Developers, IG User media, "Reel specifications" and "Rate lim
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import SecretStr
 
-from phantoms_dagster.platforms.instagram.limits import CHANNEL_KEY
+from phantoms_dagster.platforms.instagram.choices import CHANNEL_KEY
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, HOUR, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
@@ -85,6 +87,13 @@ PLATFORM = PlatformSpec(
         "base_url": Setting(str, "https://graph.facebook.com", "Host of the Graph API."),
         "upload_url": Setting(str, "https://rupload.facebook.com", "Host of the resumable upload."),
         "version": Setting(str, "v26.0", "Graph API version."),
+        "upload": Setting(
+            Literal["auto", "resumable", "url"],
+            "auto",
+            "How a reel gets to Instagram: its bytes are uploaded (`resumable`), or Instagram fetches it from the object store "
+            "(`url`). `auto`: with Instagram Login it is fetched if the media are in an object store with an https address, "
+            "otherwise it is uploaded.",
+        ),
     },
     paces={"processing_seconds": (0.2, (30.0, 120.0))},
     look=Appearance(

@@ -73,6 +73,7 @@ class TikTokTerms(PostTerms):
 CHANNEL_KEY = ChannelKeySpec(
     model=TikTokChoices,
     terms=TikTokTerms,
+    always_written=frozenset({"key", "terms"}),
     form="tiktok: {privacy: PUBLIC_TO_EVERYONE, comments: true}; others are duets, stitches, your_brand and branded_content",
     required=RequiredKey(
         mistake="say who may see its TikTok posts: PUBLIC_TO_EVERYONE, FOLLOWER_OF_CREATOR, MUTUAL_FOLLOW_FRIENDS or SELF_ONLY, "

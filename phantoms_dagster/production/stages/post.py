@@ -33,6 +33,8 @@ from phantoms_dagster.production import publication
 # The first retry time for a busy account. Normally the post that holds the account wakes the waiting ones. If it cannot, the
 # retries become less and less frequent.
 BUSY_SECONDS = 5.0
+# A platform fetches a file minutes after it was given the address, but a queue at the platform may be longer.
+ADDRESS_LASTS = timedelta(hours=6)
 
 
 class Publish:
@@ -74,6 +76,7 @@ class Publish:
             video=variant.video,
             caption=words.caption,
             sandbox=publisher.sandbox,
+            set_apart=words.terms.set_apart() if words.terms is not None else None,
         )
         account = journal.record.account or account
         one_at_a_time = self._one_at_a_time[platform, account]
@@ -148,6 +151,7 @@ class Publish:
             privacy=words.privacy,
             terms=words.terms,
             may_go=may_go,
+            address=lambda: self._media.public_url(file, ADDRESS_LASTS),
         )
 
 

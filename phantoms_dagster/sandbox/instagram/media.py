@@ -11,6 +11,7 @@ from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.uploaded_videos import Intake, VideoFacts
 
 UNSUPPORTED_FORMAT = 2_207_026
+NO_SUCH_FRAME = 2_207_057  # thumb_offset is out of range
 MIN_SECONDS, MAX_SECONDS = 3.0, 900.0
 MIN_FPS, MAX_FPS = 23.0, 60.0
 MIN_RATIO, MAX_RATIO = 0.01, 10.0

@@ -6,7 +6,8 @@ makes no requests to other machines: a `video_url` must be on this machine.
 
 Settings: `instagram.processing_seconds` (see `pace`), `instagram.quota_total` (100), `instagram.containers_total` (400),
 `instagram.names` (false: an account may be addressed by its name too, which the platform refuses), `instagram.login`
-(facebook), `instagram.app_secret`, `instagram.require_proof` (false: a call needs no `appsecret_proof`, but a wrong one is
+(facebook), `instagram.login_uploads` (true: apps with Instagram Login may upload, too), `instagram.trials` (true: accounts may post
+trial reels), `instagram.app_secret`, `instagram.require_proof` (false: a call needs no `appsecret_proof`, but a wrong one is
 refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true: a video that breaks the media rules
 fails), `instagram.strip_at` (true: captions are read back without '@'), `instagram.status_lag_seconds` (0),
 `instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24), `instagram.deleted_media` ([]: ids of media that no longer
@@ -23,7 +24,7 @@ from aiohttp import ClientError, ClientSession, web
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
 from phantoms_dagster.sandbox.instagram import insights as insights_of
 from phantoms_dagster.sandbox.instagram import oauth, people
-from phantoms_dagster.sandbox.instagram.media import UNSUPPORTED_FORMAT, IncomingUpload, fault
+from phantoms_dagster.sandbox.instagram.media import NO_SUCH_FRAME, UNSUPPORTED_FORMAT, IncomingUpload, fault
 from phantoms_dagster.sandbox.instagram.rules import (
     GraphError,
     Params,
@@ -45,6 +46,7 @@ from phantoms_dagster.sandbox.watch_page import player
 
 MAX_BYTES = 300 * 1024 * 1024
 CHUNK = 1 << 18
+CHOICES = ("trial_params", "collaborators", "cover_url", "thumb_offset")
 
 
 class _Instagram:
@@ -60,11 +62,16 @@ class _Instagram:
         check_container(params)
         if self.state.containers_since(account, self.sandbox.now() - DAY) >= self._setting("containers_total", 400):
             raise GraphError(403, 9, "Too many containers were made in the last 24 hours", 2_207_042)
+        if "trial_params" in params and not self._setting("trials", True):
+            raise GraphError(400, 100, "(#100) The parameter trial_params is not supported for this account")
+        if self._login == "instagram" and "upload_type" in params and not self._setting("login_uploads", True):
+            raise GraphError(400, 100, "(#100) The parameter video_url is required.")
         made = self.state.open(
             account,
             params.get("caption", ""),
             share_to_feed=boolean(params, "share_to_feed", True),
             is_ai_generated=boolean(params, "is_ai_generated", False),
+            choices={name: params[name] for name in CHOICES if name in params},
         )
         if "upload_type" not in params:
             await self._fetch(made, params["video_url"])
@@ -95,7 +102,10 @@ class _Instagram:
         if received.size > self._setting("max_bytes", MAX_BYTES):
             container.error = UNSUPPORTED_FORMAT
         elif self._setting("check_media", True):
-            container.error = fault(received.video(self.sandbox))
+            video = received.video(self.sandbox)
+            container.error = fault(video)
+            if video is not None and float(container.choices.get("thumb_offset", 0)) > video.seconds * 1_000:
+                container.error = NO_SUCH_FRAME
 
     async def _fetch(self, container: SandboxContainer, url: str) -> None:
         """Fetch a file from this machine; other hosts are never contacted. An error of the fetch becomes the container's error."""

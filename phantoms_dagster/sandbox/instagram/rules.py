@@ -19,6 +19,8 @@ from phantoms_dagster.sandbox.tokens import Token
 
 Params = Mapping[str, str]
 MAX_CAPTION, MAX_HASHTAGS, MAX_MENTIONS = 2_200, 30, 20
+MAX_COLLABORATORS = 3
+GRADUATIONS = ("MANUAL", "SS_PERFORMANCE")
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -119,6 +121,13 @@ def check_container(params: Params) -> None:
         raise GraphError(400, 100, f"Cannot use more than {MAX_HASHTAGS} hashtags", 2_207_028)
     if len(re.findall(r"@\w+", caption)) > MAX_MENTIONS:
         raise GraphError(400, 100, f"Cannot use more than {MAX_MENTIONS} mentions", 2_207_040)
+    _check_trial(params)
+    if len(invited := listed(params.get("collaborators", ""))) > MAX_COLLABORATORS:
+        raise GraphError(400, 100, f"(#100) Param collaborators must have at most {MAX_COLLABORATORS} usernames")
+    if any(not re.fullmatch(r"[\w.]{1,30}", name) for name in invited):
+        raise GraphError(400, 100, "(#100) Param collaborators must be an array of usernames")
+    if "cover_url" in params and not re.match(r"https?://[!-~]+$", params["cover_url"]):
+        raise GraphError(400, 100, "(#100) Param cover_url must be a valid URI")
     if not params.get("thumb_offset", "0").isdecimal():
         raise GraphError(400, 1, "The thumbnail offset must be greater than or equal to 0", 2_207_057)
     if params.get("upload_type", "resumable") != "resumable":
@@ -128,6 +137,20 @@ def check_container(params: Params) -> None:
             raise GraphError(400, 100, "(#100) The parameter video_url is required.")
         if not re.match(r"https?://(127\.0\.0\.1|localhost|\[::1\])[:/]", params["video_url"]):
             raise GraphError(400, 9004, "The media could not be fetched from this URI", 2_207_052)
+
+
+def _check_trial(params: Params) -> None:
+    """Refuse a trial that does not say how it ends, or that has collaborators."""
+    if "trial_params" not in params:
+        return
+    try:
+        trial = json.loads(params["trial_params"])
+    except ValueError:
+        trial = None
+    if not isinstance(trial, dict) or set(trial) != {"graduation_strategy"} or trial["graduation_strategy"] not in GRADUATIONS:
+        raise GraphError(400, 100, f"(#100) trial_params must have a graduation_strategy of {', '.join(GRADUATIONS)}")
+    if listed(params.get("collaborators", "")):
+        raise GraphError(400, 100, "(#100) A trial reel cannot have collaborators (trial_params)")
 
 
 def listed(text: str) -> list[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import bisect
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.pace import wait_seconds
 
 DAY = 86_400
+NO_CHOICES: Mapping[str, str] = MappingProxyType({})
 # The two kinds of objects have ids with different prefixes, so that each has its own route and faults.
 CONTAINER_IDS = 17_880_000_000_000_000
 MEDIA_IDS = 18_050_000_000_000_000
@@ -18,7 +21,10 @@ MEDIA_IDS = 18_050_000_000_000_000
 
 @dataclass
 class SandboxContainer:
-    """A post that is not public yet. `error` is an error subcode. Times are in seconds since the epoch."""
+    """A post that is not public yet. `error` is an error subcode, `choices` how the reel is posted.
+
+    Times are in seconds since the epoch.
+    """
 
     id: str
     account: str
@@ -32,6 +38,7 @@ class SandboxContainer:
     error: int | None = None
     media_id: str | None = None
     published_at: float | None = None
+    choices: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,10 +87,12 @@ class InstagramState:
         """Save the container with its state at the end of this request."""
         self.sandbox.keep("instagram.container", container.id, container)
 
-    def open(self, account: str, caption: str, *, share_to_feed: bool, is_ai_generated: bool) -> SandboxContainer:
-        """A new, empty container."""
+    def open(
+        self, account: str, caption: str, *, share_to_feed: bool, is_ai_generated: bool, choices: Mapping[str, str] = NO_CHOICES
+    ) -> SandboxContainer:
+        """A new, empty container. `choices`: the other parameters that say how the reel is posted."""
         number = str(CONTAINER_IDS + self.sandbox.number("instagram.container"))
-        made = SandboxContainer(number, account, caption, share_to_feed, is_ai_generated, self.sandbox.now())
+        made = SandboxContainer(number, account, caption, share_to_feed, is_ai_generated, self.sandbox.now(), choices=dict(choices))
         self._know(made)
         self.keep(made)
         return made
@@ -135,6 +144,7 @@ class InstagramState:
             container=container.id,
             is_ai_generated=container.is_ai_generated,
             share_to_feed=container.share_to_feed,
+            choices=container.choices,
         )
         return media
 

@@ -21,12 +21,12 @@ def _last(column: str) -> str:
         ORDER BY m.at DESC, m.id DESC LIMIT 1) AS {column}"""
 
 
-# One row for each post that was ever read. A video's cost is divided among these posts.
+# One row for each post that was ever read and can be compared with others. A video's cost is divided among these posts.
 _POSTS = f"""
     WITH read AS (
         SELECT p.video_id, p.platform, p.published_at, {", ".join(_last(c) for c in (*COUNTS, "watch_seconds"))}
         FROM phantoms.posts p
-        WHERE EXISTS (SELECT FROM phantoms.metric_snapshots m WHERE m.post_id = p.id)
+        WHERE EXISTS (SELECT FROM phantoms.metric_snapshots m WHERE m.post_id = p.id) AND p.set_apart IS NULL
             -- The sandbox's numbers are invented. They no longer count once there is a real post.
             AND p.sandbox = NOT EXISTS (SELECT FROM phantoms.posts o WHERE NOT o.sandbox AND o.published_at IS NOT NULL)
     ), costs AS (

@@ -30,6 +30,7 @@ posts = Table(
     Column("duplicate", Boolean, nullable=False, server_default=text("false")),
     Column("proof", Text),
     time_column("proved_at"),
+    Column("set_apart", Text),
     Index("posts_bound", "video_id", "platform", "sandbox", unique=True, postgresql_where=text("NOT duplicate")),
     Index(
         "posts_remote",
