@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -354,8 +354,8 @@ async def test_a_publish_that_was_refused_but_took_effect_is_found_when_its_cont
     publisher = stand.publisher()
     send = publisher.graph.post
 
-    async def throttled(account: str, path: str, **given: Any) -> Any:
-        answer = await send(account, path, **given)
+    async def throttled(account: str, path: str, form: Mapping[str, str], **given: Any) -> Any:
+        answer = await send(account, path, form, **given)
         if path.endswith("media_publish"):
             raise Throttled("slow down", provider="instagram", code="4")
         return answer
@@ -576,8 +576,8 @@ async def test_a_post_reported_as_blocked_that_is_public_anyway_counts_as_publis
     publisher = stand.publisher()
     send = publisher.graph.post
 
-    async def blocked(account: str, path: str, **given: Any) -> Any:
-        answer = await send(account, path, **given)
+    async def blocked(account: str, path: str, form: Mapping[str, str], **given: Any) -> Any:
+        answer = await send(account, path, form, **given)
         if path.endswith("media_publish"):
             raise Rejected("blocked", provider="instagram", code="4/2207051")
         return answer
@@ -649,8 +649,8 @@ async def test_an_answer_that_names_another_host_for_the_upload_is_not_obeyed(st
     publisher, journal = stand.publisher(), FakeJournal()
     send = publisher.graph.post
 
-    async def elsewhere(account: str, path: str, **given: Any) -> Any:
-        answer, date = await send(account, path, **given)
+    async def elsewhere(account: str, path: str, form: Mapping[str, str], **given: Any) -> Any:
+        answer, date = await send(account, path, form, **given)
         return {**answer, "uri": "http://127.0.0.1:9/upload"}, date
 
     publisher.graph.post = elsewhere  # type: ignore[method-assign]
@@ -749,5 +749,5 @@ async def test_only_facebook_logins_host_is_given_the_proof(host: str, proved: b
             client=client, base_url=f"https://{host}", version="v26.0", tokens=SandboxTokens(), app_secret=lambda: "secret"
         )
         await graph.get(ACCOUNT, "1", fields="id")
-        await graph.post(ACCOUNT, "1/media", caption="Eels")
+        await graph.post(ACCOUNT, "1/media", {"caption": "Eels"})
     assert ["appsecret_proof" in asked[0].url.params, b"appsecret_proof" in asked[1].content] == [proved, proved]
