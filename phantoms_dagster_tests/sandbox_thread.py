@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import Middleware
 
 from phantoms_dagster.sandbox.core import SANDBOX_KEY, Sandbox
 from phantoms_dagster.wiring.sandbox import sandbox_application
@@ -24,9 +25,10 @@ class Running:
 
 
 @contextmanager
-def sandbox_thread(folder: Path) -> Iterator[Running]:
-    """A sandbox until the end."""
+def sandbox_thread(folder: Path, *middlewares: Middleware) -> Iterator[Running]:
+    """A sandbox until the end. `middlewares`: the outermost ones, which see what really goes over the wire."""
     app = sandbox_application(seed=1, base_url="", work_dir=folder, real_renders=False)
+    app.middlewares[:0] = middlewares
     server = TestServer(app)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="sandbox")

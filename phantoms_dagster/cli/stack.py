@@ -37,6 +37,7 @@ from phantoms_dagster.settings.groups import DeskSite, Metrics, Web
 from phantoms_dagster.wiring.addresses import desk_url, local_desk_url
 from phantoms_dagster.wiring.channels_text import channels_text
 from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.token_keys import first_key
 from phantoms_dagster.wiring.up_lock import UpLock
 
 READY_SECONDS = 180.0
@@ -302,6 +303,7 @@ class Stack:
         if settings.redis.url is None:
             found["redis"] = {"url": urls.redis_url}
         if settings.database.url is None:
+            first_key(settings)
             found["database"] = {"url": urls.database_url, "dagster_url": urls.dagster_database_url}
         return settings.changed(found)
 

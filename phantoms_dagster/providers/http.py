@@ -20,6 +20,7 @@ from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.redaction import redact
 
 BODY_LIMIT = 2_000
+SHORTEST_CREDENTIAL = 8  # a shorter one is a word, which may be anywhere
 READ_BYTES = 1 << 20
 KEPT_HEADERS = ("content-type", "retry-after", "x-request-id", "x-ratelimit-reset", "range", "content-range", "date")
 # The request was not sent, or nothing was there to receive it. Any request may be sent again after these.
@@ -32,9 +33,19 @@ def evidence(response: httpx.Response) -> Evidence:
     return Evidence(
         status=response.status_code,
         headers={k: redact(v) for k, v in response.headers.items() if k.lower() in KEPT_HEADERS},
-        body=redact(response.text[:BODY_LIMIT]),
+        body=quoted(response.text[: 2 * BODY_LIMIT], response)[:BODY_LIMIT],
         request=redact(f"{response.request.method} {response.request.url}"),
     )
+
+
+def quoted(text: str, response: httpx.Response) -> str:
+    """Words of an answer, redacted. A provider may quote the key of the request, which has no form by which it could be found."""
+    headers = response.request.headers
+    given = (headers.get("authorization", "").partition(" ")[2], headers.get("x-api-key", ""))
+    for credential in given:
+        if len(credential) >= SHORTEST_CREDENTIAL:
+            text = text.replace(credential, "***")
+    return redact(text)
 
 
 def retry_after(response: httpx.Response) -> float | None:
@@ -164,7 +175,7 @@ def server_error(response: httpx.Response, *, provider: str, commits: bool = Fal
 def unexpected(response: httpx.Response, *, provider: str, message: str = "") -> Permanent:
     """The error for an answer that is in no table: Permanent, so that it is not retried blindly."""
     return Permanent(
-        f"{provider} answered {response.status_code}{': ' + redact(message) if message else ''}",
+        f"{provider} answered {response.status_code}{': ' + quoted(message, response) if message else ''}",
         provider=provider,
         code=str(response.status_code),
         evidence=evidence(response),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import RowMapping, TextClause, text
 
 from phantoms_dagster.domain.claims import Claim
-from phantoms_dagster.domain.errors import NotYet, Rejected, StaleClaim
+from phantoms_dagster.domain.errors import InvalidInput, NotYet, Rejected, StaleClaim
 from phantoms_dagster.domain.models import MediaFile
 from phantoms_dagster.domain.paid_job import NotBilled, PaidRecord, PaidState, WrittenOff, check_paid_step
 from phantoms_dagster.domain.publication import NotPublished, PostRecord, check_step
@@ -27,8 +27,11 @@ from phantoms_dagster.store.transactions import statements, transaction
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    from phantoms_dagster.store.sealed_urls import SealedUrls
+
 ACCOUNT_BUSY_SECONDS = 5.0
 BEGUN_FOR_REAL_SECONDS = 600.0
+UNREADABLE_SECONDS = 600.0  # until a handle is read again that no key decrypts
 MOST_EVIDENCE = 500  # characters of a proof, which is one line
 
 _OPEN_POST = text(
@@ -213,7 +216,7 @@ class PostgresPostJournal:
         self._claim = claim
         self._account: str = row["account"]
         self._id: int = row["id"]
-        self._record = _post_record(row)
+        self._record = self._read(row)
 
     @property
     def record(self) -> PostRecord:
@@ -240,7 +243,7 @@ class PostgresPostJournal:
                 "stage": self._claim.stage.name,
                 "generation": self._claim.generation,
                 "state": str(state),
-                "handle": handle,
+                "handle": handle if handle is None or self._ledgers.urls is None else self._ledgers.urls.seal(handle),
                 "upload_offset": offset,
                 "remote_id": remote_id,
                 "url": url,
@@ -261,8 +264,12 @@ class PostgresPostJournal:
                 message = f"{platform} names {remote_id} as this post, but it belongs to {other}: look at the account"
                 raise Rejected(message, provider=platform, code="remote_id_taken")
             raise StaleClaim(f"{self._claim.video.key}: another runner has taken over {self._claim.stage.name}")
-        self._record = _post_record(row)
+        self._record = self._read(row)
         return self._record
+
+    def _read(self, row: RowMapping) -> PostRecord:
+        record = _post_record(row)
+        return record if self._ledgers.urls is None else replace(record, handle=self._ledgers.urls.open(record.handle))
 
 
 class PostgresRenderJournal:
@@ -308,10 +315,11 @@ class PostgresRenderJournal:
 
 
 class PostgresLedgers:
-    """Implements `claims.Ledgers`. One instance belongs to one event loop."""
+    """Implements `claims.Ledgers`. One instance belongs to one event loop. `urls` encrypts the URLs of posts."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, urls: SealedUrls | None = None) -> None:
         self._engine = engine
+        self.urls = urls
         self._statements = statements(engine)
         self.save_post: GroupCommit[_Step, RowMapping | None] = GroupCommit(self._write_posts)
         self.save_render: GroupCommit[_Step, RowMapping | None] = GroupCommit(self._write_renders)
@@ -353,7 +361,12 @@ class PostgresLedgers:
         if row["busy"] is not None and row["state"] == PostState.INTENT:
             # Only a hint that saves useless requests. Opening the post on its account checks again, under a lock.
             raise _busy(row["busy"], row["platform"], row["account"])
-        return PostgresPostJournal(self, claim, row)
+        try:
+            return PostgresPostJournal(self, claim, row)
+        except InvalidInput as error:
+            # The post may be under way, so it neither fails nor starts over. It goes on when the key is back.
+            message = f"the upload of {claim.video.key} cannot be continued: {error}"
+            raise NotYet(message, retry_after=UNREADABLE_SECONDS) from error
 
     async def bound_account(self, claim: Claim, *, sandbox: bool) -> str | None:
         """See the port."""

@@ -46,6 +46,7 @@ from phantoms_dagster.store.engine import async_engine
 from phantoms_dagster.store.grants import PostgresGrants
 from phantoms_dagster.store.kept_files import files_are_known
 from phantoms_dagster.store.ledgers import PostgresLedgers
+from phantoms_dagster.store.sealed_urls import SealedUrls
 from phantoms_dagster.store.stage_checks import StageChecks
 from phantoms_dagster.store.stage_store import PostgresStageStore
 from phantoms_dagster.wiring import logs
@@ -99,11 +100,13 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
             accounts = PostgresAccounts(database)
             if settings.sandbox.mode != "on":
                 endpoints.connect(await accounts.connected_platforms())
-            grants = PostgresGrants(database, vault(settings))
+            keys = vault(settings)
+            grants = PostgresGrants(database, keys)
+            ledgers = PostgresLedgers(database, SealedUrls(keys))
             parts = _Parts(settings, endpoints, clock, clients, media, gate=gate, accounts=accounts, grants=grants)
             stack.push_async_callback(parts.refresher.finish)
             yield Pipeline(
-                runner=parts.runner(database),
+                runner=parts.runner(database, ledgers),
                 readers=parts.readers(),
                 late_ids=parts.late_ids(),
                 posts=parts.post_readers(),
@@ -142,7 +145,7 @@ class _Parts:
         self.refresher = TokenRefresher(store=grants, oauth=oauth_adapters(self.toolbox), clock=self.clock)
         self.providers = Providers(settings, endpoints, clients, media, self.clock)
 
-    def runner(self, database: AsyncEngine) -> StageRunner:
+    def runner(self, database: AsyncEngine, ledgers: PostgresLedgers) -> StageRunner:
         s = self.settings
         policy = RetryPolicy(
             attempts=s.pacing.attempts,
@@ -153,7 +156,7 @@ class _Parts:
         )
         return StageRunner(
             store=PostgresStageStore(database, lease_seconds=s.pacing.lease_seconds),
-            use_cases=self._use_cases(PostgresLedgers(database)),
+            use_cases=self._use_cases(ledgers),
             clock=self.wall_clock,
             policy=policy,
             random=random.random,

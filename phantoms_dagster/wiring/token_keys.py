@@ -22,7 +22,8 @@ VARIABLE = "PHANTOMS_TOKEN_KEYS"
 def vault(settings: Settings, *, make: bool = False) -> Vault:
     """The vault with these keys. `make`: make the file with a first key if it is not there.
 
-    Only the command that stores the first token of all may do that. Another machine's key would decrypt nothing there.
+    Only the command that stores the first token of all may do that, and a stack with a PostgreSQL of its own. Another machine's key
+    would decrypt nothing there.
     """
     from phantoms_dagster.store.vault import Vault, new_key  # noqa: PLC0415
 
@@ -30,6 +31,12 @@ def vault(settings: Settings, *, make: bool = False) -> Vault:
     if settings.tokens.keys is None and make:
         kept_secret(path, new_key, variable=VARIABLE)
     return Vault(lambda: _keys(settings), VARIABLE if settings.tokens.keys else str(path))
+
+
+def first_key(settings: Settings) -> None:
+    """Make the first key unless there is one. Only for a PostgreSQL that this machine alone uses. Raises InvalidInput."""
+    if settings.tokens.keys is None and not key_file(settings).exists():
+        vault(settings, make=True)
 
 
 def key_file(settings: Settings) -> Path:

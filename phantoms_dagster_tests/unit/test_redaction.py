@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
+from phantoms_dagster.providers.http import unexpected
 from phantoms_dagster.providers.redaction import redact
 
 INSTAGRAM = "IGAA" + "a1B2" * 12
@@ -26,3 +28,12 @@ def test_codes_and_secrets_are_removed_by_their_names() -> None:
 )
 def test_words_that_only_resemble_a_token_stay(text: str) -> None:
     assert redact(text) == text
+
+
+def test_a_key_that_a_provider_quotes_is_left_out_of_the_evidence_and_of_the_message() -> None:
+    """A key of Shotstack looks like any word, so only the request tells that it is one."""
+    request = httpx.Request("POST", "https://api.shotstack.io/v1", headers={"x-api-key": "kR5zzQ17pla"})
+    response = httpx.Response(418, text="the key kR5zzQ17pla is a teapot", request=request)
+    error = unexpected(response, provider="shotstack", message=response.text)
+    assert str(error) == "shotstack answered 418: the key *** is a teapot"
+    assert error.evidence.body == "the key *** is a teapot"

@@ -22,12 +22,12 @@ from phantoms_dagster.providers.http import (
     json_object,
     lenient_json,
     objects,
+    quoted,
     retry_after,
     send,
     server_error,
     unexpected,
 )
-from phantoms_dagster.providers.redaction import redact
 
 PROVIDER = "shotstack"
 CHUNK = 1 << 18
@@ -217,7 +217,7 @@ def _said(response: httpx.Response) -> str:
     first = errors[0] if isinstance(errors, list) and errors else None
     for reason in (member(body, "response", "error"), member(first, "detail"), member(body, "message")):
         if reason:
-            return redact(reason if isinstance(reason, str) else str(reason)[:500])
+            return quoted(reason if isinstance(reason, str) else str(reason)[:500], response)
     return response.reason_phrase
 
 
