@@ -183,8 +183,12 @@ class Ledgers(Protocol):
         caption: str,
         sandbox: bool,
         set_apart: str | None = None,
+        route: str = "",
     ) -> PostJournal:
-        """The journal of the post's row. Creates the row when there is none. `set_apart`: see `PostTerms`."""
+        """The journal of the post's row. Creates the row when there is none. `set_apart`: see `PostTerms`.
+
+        A post that has begun keeps its account and its route.
+        """
         ...
 
     async def bound_account(self, claim: Claim, *, sandbox: bool) -> str | None:

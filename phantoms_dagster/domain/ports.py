@@ -235,7 +235,7 @@ class PublishJob:
 
     `may_go` is awaited right before the first request of a post, and right before each request that can make it public. It raises
     NotYet when posting is not allowed now, for example outside the posting hours. `address` makes an address from which anybody can
-    fetch the file for some hours, None if there is no such address.
+    fetch the file for some hours, None if there is no such address. `route`: see `PostRecord`.
     """
 
     video_key: str
@@ -253,6 +253,7 @@ class PublishJob:
     may_go: Callable[[], Awaitable[None]] = _at_any_time
     address: Callable[[], Awaitable[str | None]] = _no_address
     terms: PostTerms | None = None
+    route: str = ""
 
 
 class Publisher(Protocol):

@@ -39,6 +39,7 @@ POST_TRANSITIONS: Mapping[PostState, frozenset[PostState]] = MappingProxyType(
             {
                 PostState.COMMITTING,
                 PostState.UNKNOWN,
+                PostState.HANDED_OVER,
                 PostState.PUBLISHED,
                 PostState.UPLOADING,
                 PostState.OPENED,
@@ -46,8 +47,17 @@ POST_TRANSITIONS: Mapping[PostState, frozenset[PostState]] = MappingProxyType(
             }
         ),
         PostState.UNKNOWN: frozenset(
-            {PostState.UNKNOWN, PostState.COMMITTING, PostState.PUBLISHED, PostState.OPENED, PostState.INTENT}
+            {
+                PostState.UNKNOWN,
+                PostState.HANDED_OVER,
+                PostState.COMMITTING,
+                PostState.PUBLISHED,
+                PostState.OPENED,
+                PostState.INTENT,
+            }
         ),
+        # The platform gave it to the creator as a draft. From here on only the creator can make it public.
+        PostState.HANDED_OVER: frozenset({PostState.HANDED_OVER, PostState.PUBLISHED, PostState.INTENT}),
         PostState.PUBLISHED: frozenset({PostState.PUBLISHED, PostState.CONFIRMED}),
         PostState.CONFIRMED: frozenset({PostState.CONFIRMED}),
         PostState.FAILED: frozenset({PostState.INTENT}),  # a replay, with a fresh budget
@@ -55,6 +65,8 @@ POST_TRANSITIONS: Mapping[PostState, frozenset[PostState]] = MappingProxyType(
 )
 
 MAY_BE_OUT = (PostState.COMMITTING, PostState.UNKNOWN)
+# A second post would be a double: these may be public already, or become public without another request of ours.
+OUT_OF_OUR_HANDS = (*MAY_BE_OUT, PostState.HANDED_OVER)
 IN_FLIGHT = (PostState.OPENED, PostState.UPLOADING, PostState.COMMITTING)
 BEFORE_COMMIT = (PostState.INTENT, PostState.OPENED, PostState.UPLOADING)
 
@@ -63,7 +75,8 @@ NEEDS_PROOF: frozenset[tuple[PostState, PostState]] = frozenset(
     (before, after)
     for before, steps in POST_TRANSITIONS.items()
     for after in steps
-    if (before in MAY_BE_OUT and after in (*IN_FLIGHT, PostState.INTENT)) or (before in IN_FLIGHT and after is PostState.INTENT)
+    if (before in OUT_OF_OUR_HANDS and after in (*IN_FLIGHT, PostState.INTENT))
+    or (before in IN_FLIGHT and after is PostState.INTENT)
 )
 
 
@@ -82,7 +95,8 @@ def check_step(before: PostState, after: PostState, proof: NotPublished | None) 
 class PostRecord:
     """The ledger's row of a post. `handle` is the platform's own (session URI, publish id, container id) and opaque to the engine.
 
-    `account`: the account that the post was opened on, even if the channel has since changed its account.
+    `account`: the account that the post was opened on, even if the channel has since changed its account. `route`: the way on which
+    it was begun, in the platform's own terms; empty for the platform's usual one. A later change of the setting does not change it.
     """
 
     state: PostState
@@ -92,6 +106,7 @@ class PostRecord:
     url: str | None = None
     attempted_at: datetime | None = None
     account: str = ""
+    route: str = ""
 
 
 class PostJournal(Protocol):
@@ -180,6 +195,14 @@ class Undecided:
 
 
 @dataclass(frozen=True)
+class HandedOver(Undecided):
+    """The platform gave the post to the creator as a draft. It is not public yet, and only the creator can make it public.
+
+    The post is saved as `handed_over`. Then `error` is raised, a NotYet that says when to ask again.
+    """
+
+
+@dataclass(frozen=True)
 class Withheld:
     """The platform has the post and will never show it. The ledger keeps its state, and the error is raised."""
 
@@ -201,8 +224,8 @@ class PublishedPost:
 class PublishVerbs(Protocol):
     """What a platform does for one post, in one call of the engine. Each verb gets the ledger's row as last committed.
 
-    Only `commit` may make a post public. Any verb may raise the errors of `domain.errors`. They change nothing in the ledger, with
-    one exception: `Unknown` from `commit` means that its answer was lost.
+    Only `commit` may make a post public, or give it to the creator. Any verb may raise the errors of `domain.errors`. They change
+    nothing in the ledger, with one exception: `Unknown` from `commit` means that its answer was lost.
     """
 
     def check(self) -> None:
@@ -218,7 +241,10 @@ class PublishVerbs(Protocol):
         ...
 
     async def commit(self, record: PostRecord) -> RemoteId | NotPublished | Undecided:
-        """Send the request that publishes. Raises Unknown when its answer is lost. Returns NotPublished for an explicit refusal."""
+        """Send the request that publishes or hands over. Raises Unknown when its answer is lost.
+
+        Returns NotPublished for an explicit refusal.
+        """
         ...
 
     async def find(self, record: PostRecord) -> Finding:

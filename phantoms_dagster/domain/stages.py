@@ -298,6 +298,7 @@ class PostState(StrEnum):
     UPLOADING = "uploading"
     COMMITTING = "committing"
     UNKNOWN = "unknown"
+    HANDED_OVER = "handed_over"
     PUBLISHED = "published"
     CONFIRMED = "confirmed"
     FAILED = "failed"

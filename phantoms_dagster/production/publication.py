@@ -6,7 +6,8 @@ Only this code saves their states, with one exception: a person's decision about
 Each has one decisive request: it makes a post public, or it costs money. The engine saves before that request. So whatever crashes,
 the ledger knows whether the request may have left:
 
-- After a state in which it may have left (`committing`, `sending`, `unknown`), the engine only calls `find`.
+- After a state in which it may have left (`committing`, `sending`, `unknown`), the engine only calls `find`. So it does after
+  `handed_over`, from which only the creator can publish the post.
 - If the answer to a decisive request is lost, the state becomes `unknown`.
 - Only a proof leads back: `NotPublished` for a post, `NotBilled` or `WrittenOff` for a paid job.
 
@@ -38,8 +39,10 @@ from phantoms_dagster.domain.ports import Clock, Publisher, PublishJob
 from phantoms_dagster.domain.publication import (
     BEFORE_COMMIT,
     MAY_BE_OUT,
+    OUT_OF_OUR_HANDS,
     Finding,
     Found,
+    HandedOver,
     NotPublished,
     PostJournal,
     Progress,
@@ -156,7 +159,7 @@ class _Publication(_ExactlyOnce[NotPublished]):
                     await self._open()
                 case PostState.OPENED if not left_behind:
                     await self._open()
-                case PostState.COMMITTING | PostState.UNKNOWN:
+                case PostState.COMMITTING | PostState.UNKNOWN | PostState.HANDED_OVER:
                     await self._find()
                 case _ if not self._looked:
                     await self._find()
@@ -203,7 +206,7 @@ class _Publication(_ExactlyOnce[NotPublished]):
         except Disconnected:
             raise
         except Permanent as error:
-            if record.state not in MAY_BE_OUT:
+            if record.state not in OUT_OF_OUR_HANDS:
                 raise
             # A refused question says nothing about the post, so it must not end as a failed one.
             message = f"the platform did not say whether the post is out: {error}"
@@ -227,18 +230,29 @@ class _Publication(_ExactlyOnce[NotPublished]):
         await self._journal.save(PostState.UNKNOWN)
 
     async def _took_effect(self, post: RemoteId) -> None:
-        if self._journal.record.state not in MAY_BE_OUT:  # it is public although this ledger never sent the commit
-            await self._journal.save(PostState.UNKNOWN)
+        await self._leave_our_hands()
         await self._journal.save(PostState.PUBLISHED, handle=post.handle, remote_id=post.id, url=post.url)
         self._answer = post
 
     async def _undecided(self, answer: Undecided) -> None:
         state = self._journal.record.state
         lost = answer.handle is not None or (answer.error is not None and state is not PostState.UNKNOWN)
-        if lost or state not in MAY_BE_OUT:
+        if isinstance(answer, HandedOver):
+            await self._hand_over(answer)
+        elif state is not PostState.HANDED_OVER and (lost or state not in MAY_BE_OUT):
             await self._journal.save(PostState.UNKNOWN, handle=answer.handle)
         if answer.error is not None:
             raise answer.error
+
+    async def _hand_over(self, answer: HandedOver) -> None:
+        """Save that the creator has the post. The account is free for its next one."""
+        if answer.handle is not None or self._journal.record.state is not PostState.HANDED_OVER:
+            await self._leave_our_hands()
+            await self._journal.save(PostState.HANDED_OVER, handle=answer.handle)
+
+    async def _leave_our_hands(self) -> None:
+        if self._journal.record.state not in OUT_OF_OUR_HANDS:  # it took effect although this ledger never sent the commit
+            await self._journal.save(PostState.UNKNOWN)
 
     async def _go_back(self, proof: NotPublished) -> None:
         save, record = self._journal.save, self._journal.record

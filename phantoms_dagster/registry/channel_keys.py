@@ -37,6 +37,10 @@ class PostTerms(BaseModel, ABC):
         """Why the results of this post are not compared with those of other posts, in a few words. None: they are."""
         return None
 
+    def way(self) -> str:
+        """The route of the post, if the platform has several. Empty: the usual one."""
+        return ""
+
 
 class ChannelKey(BaseModel):
     """What a channel says about its posts on one platform. Subclasses add the fields and override what they need."""

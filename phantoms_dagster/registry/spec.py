@@ -55,11 +55,11 @@ class LateIdRule:
     """Which published posts have no public id yet, and will get one.
 
     - `public_id`: a regular expression of PostgreSQL that matches every public id, and no id that a post has before.
-    - `handle`: values that the saved handle of such a post has. Posts with other values never get a public id.
+    - `handles`: the saved handle of such a post has the values of one of these. Posts with other values never get a public id.
     """
 
     public_id: str
-    handle: Mapping[str, str] = field(default_factory=dict)
+    handles: tuple[Mapping[str, str], ...] = ({},)
 
 
 # The address of the sandbox, in a pattern of `PostForm`.

@@ -68,7 +68,8 @@ _FIELDS = f"""d.id, v.key, v.title, d.stage, d.message, d.created_at, d.state, d
 _LETTERS = """phantoms.dead_letters d JOIN phantoms.videos v ON v.id = d.video_id
     LEFT JOIN LATERAL (SELECT true AS begun FROM phantoms.posts p
         WHERE p.video_id = d.video_id AND p.platform = split_part(d.stage, '/', 1) AND NOT p.duplicate AND d.stage LIKE '%/post'
-            AND (p.state IN ('opened', 'uploading', 'committing', 'unknown') OR (p.state = 'failed' AND p.handle <> '{}'))
+            AND (p.state IN ('opened', 'uploading', 'committing', 'unknown', 'handed_over')
+                OR (p.state = 'failed' AND p.handle <> '{}'))
         LIMIT 1) p ON true
     LEFT JOIN LATERAL (SELECT true AS begun FROM phantoms.renders r
         WHERE r.video_id = d.video_id AND r.revision = d.revision AND d.stage = 'rendered_video'

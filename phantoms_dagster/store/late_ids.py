@@ -15,7 +15,7 @@ from phantoms_dagster.registry.spec import LateIdRule
 
 _LATE = """
     p.platform = :platform AND p.state IN ('published', 'confirmed') AND p.remote_id !~ :public_id
-        AND p.handle @> CAST(:handle AS jsonb)
+        AND p.handle @> ANY(ARRAY(SELECT jsonb_array_elements(CAST(:handles AS jsonb))))
 """
 # Written into the statement. A plan for all values of parameters could not use the index of such posts.
 _PLATFORM = (bindparam("platform", type_=Text, literal_execute=True), bindparam("public_id", type_=Text, literal_execute=True))
@@ -66,7 +66,11 @@ class LateIdTable:
 
     def __init__(self, engine: Engine, platform: Platform, rule: LateIdRule) -> None:
         self._engine = engine
-        self._late = {"platform": str(platform), "public_id": rule.public_id, "handle": json.dumps(dict(rule.handle))}
+        self._late = {
+            "platform": str(platform),
+            "public_id": rule.public_id,
+            "handles": json.dumps([dict(values) for values in rule.handles]),
+        }
 
     def due(self, *, sandbox: bool, most: int) -> Sequence[LatePost]:
         """See the protocol."""

@@ -43,7 +43,7 @@ GUARD_POST = f"""
                     || NEW.state || ' only with the proof that it is not published';
             END IF;
             -- Begun in the sandbox and begun again for real: nothing of it is public.
-            IF OLD.sandbox AND NEW.sandbox AND step IN ('committing failed', 'unknown failed') THEN
+            IF OLD.sandbox AND NEW.sandbox AND step IN ('committing failed', 'unknown failed', 'handed_over failed') THEN
                 RETURN NEW;
             END IF;
             RAISE check_violation USING MESSAGE = 'post ' || OLD.id || ': a post that is ' || OLD.state || ' cannot become '

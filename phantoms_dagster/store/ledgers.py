@@ -36,21 +36,23 @@ MOST_EVIDENCE = 500  # characters of a proof, which is one line
 
 _OPEN_POST = text(
     """
-    INSERT INTO phantoms.posts (video_id, platform, account, marker, video_sha256, caption_sha256, sandbox, set_apart)
-    SELECT video_id, platform, account, marker, video_sha256, caption_sha256, sandbox, set_apart
+    INSERT INTO phantoms.posts (video_id, platform, account, route, marker, video_sha256, caption_sha256, sandbox, set_apart)
+    SELECT video_id, platform, account, route, marker, video_sha256, caption_sha256, sandbox, set_apart
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-        video_id bigint, platform text, account text, marker text, video_sha256 text, caption_sha256 text, sandbox boolean,
-        set_apart text)
+        video_id bigint, platform text, account text, route text, marker text, video_sha256 text, caption_sha256 text,
+        sandbox boolean, set_apart text)
     ORDER BY video_id, platform
     ON CONFLICT (video_id, platform, sandbox) WHERE NOT duplicate DO UPDATE
-    -- A post that was started on an account is finished there, even if the channel names another account now.
+    -- A post that was started on an account and a route is finished there, even if the channel names others now.
     SET account = CASE WHEN posts.state IN ('intent', 'failed') AND posts.handle = '{}' AND posts.remote_id IS NULL
             THEN excluded.account ELSE posts.account END,
+        route = CASE WHEN posts.state IN ('intent', 'failed') AND posts.handle = '{}' AND posts.remote_id IS NULL
+            THEN excluded.route ELSE posts.route END,
         video_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.video_sha256 ELSE posts.video_sha256 END,
         caption_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.caption_sha256 ELSE posts.caption_sha256 END,
         set_apart = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.set_apart ELSE posts.set_apart END,
         updated_at = clock_timestamp()
-    RETURNING id, video_id, platform, account, state, handle, upload_offset, remote_id, url, attempted_at,
+    RETURNING id, video_id, platform, account, route, state, handle, upload_offset, remote_id, url, attempted_at,
         -- Only posts of other runs: posts of the same run wait for each other inside it.
         (SELECT v.key FROM phantoms.posts o
             JOIN phantoms.stages s ON s.video_id = o.video_id AND s.stage = o.platform || '/post'
@@ -81,7 +83,7 @@ _LEAVE_SANDBOX = text(
     UPDATE phantoms.posts p SET state = 'failed', updated_at = clock_timestamp()
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(video_id bigint, platform text, sandbox boolean)
     WHERE p.video_id = r.video_id AND p.platform = r.platform AND p.sandbox AND NOT r.sandbox
-        AND p.state IN ('opened', 'uploading', 'committing', 'unknown')
+        AND p.state IN ('opened', 'uploading', 'committing', 'unknown', 'handed_over')
     """
 )
 
@@ -118,7 +120,7 @@ _SAVE_POSTS = text(
         g.remote_id IS NOT NULL AND NOT p.sandbox AND NOT p.duplicate AND EXISTS (
             SELECT FROM phantoms.posts o WHERE o.platform = p.platform AND o.remote_id = g.remote_id AND o.id <> p.id
                 AND NOT o.sandbox AND NOT o.duplicate))
-    RETURNING p.id, p.account, p.state, p.handle, p.upload_offset, p.remote_id, p.url, p.attempted_at
+    RETURNING p.id, p.account, p.route, p.state, p.handle, p.upload_offset, p.remote_id, p.url, p.attempted_at
     """
 )
 
@@ -337,12 +339,14 @@ class PostgresLedgers:
         caption: str,
         sandbox: bool,
         set_apart: str | None = None,
+        route: str = "",
     ) -> PostgresPostJournal:
         """See the port."""
         values = {
             "video_id": claim.video_id,
             "platform": str(claim.stage.platform),
             "account": account,
+            "route": route,
             "marker": marker,
             "video_sha256": video.sha256,
             "caption_sha256": hashlib.sha256(caption.encode()).hexdigest(),
@@ -471,6 +475,7 @@ def _post_record(row: RowMapping) -> PostRecord:
         url=row["url"],
         attempted_at=row["attempted_at"],
         account=row["account"],
+        route=row["route"],
     )
 
 

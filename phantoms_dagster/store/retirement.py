@@ -18,7 +18,7 @@ from phantoms_dagster.domain.stages import PostState, StageState
 from phantoms_dagster.store.planning import NOTIFY
 
 UNDER_WAY = "('ready', 'running', 'deferred', 'failed')"
-OPEN_POSTS = "('opened', 'uploading', 'committing', 'unknown')"
+OPEN_POSTS = "('opened', 'uploading', 'committing', 'unknown', 'handed_over')"
 
 _CANDIDATES = f"""
     SELECT v.id, v.key, v.retired_at, v.registered_at IS NOT NULL AND v.place IS NOT NULL AS registered,

@@ -47,7 +47,7 @@ _RELEASE = text(
 _IN_FLIGHT = text(
     """
     SELECT v.key, p.platform FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
-    WHERE v.key = ANY(:keys) AND p.state IN ('opened', 'uploading', 'committing', 'unknown') LIMIT 1
+    WHERE v.key = ANY(:keys) AND p.state IN ('opened', 'uploading', 'committing', 'unknown', 'handed_over') LIMIT 1
     """
 )
 

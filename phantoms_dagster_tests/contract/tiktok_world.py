@@ -24,6 +24,7 @@ from phantoms_dagster.platforms.tiktok.choices import TikTokChoices
 from phantoms_dagster.platforms.tiktok.late import TikTokLateIds
 from phantoms_dagster.platforms.tiktok.metrics import TikTokMetricsReader
 from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
+from phantoms_dagster.platforms.tiktok.routes import CREATORS_CHOICE
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.tiktok.routes import routes
@@ -72,6 +73,7 @@ class World:
         account: str = "ocean_facts",
         seconds: float = 30.0,
         privacy: str = "PUBLIC_TO_EVERYONE",
+        route: str = "",
         **choices: bool,
     ) -> PublishJob:
         file = self.folder / f"{size}.mp4"
@@ -88,14 +90,23 @@ class World:
             probe=probe(seconds, size),
             title="Three hearts",
             caption=caption,
-            privacy=privacy,
-            terms=TikTokChoices.model_validate({"privacy": privacy, **choices}).terms(),
+            privacy=CREATORS_CHOICE if route == "inbox" else privacy,
+            terms=TikTokChoices.model_validate({"privacy": privacy, "route": route or "direct", **choices}).terms(),
+            route=route,
         )
 
     def fault(self, route: str, kind: str = "status", **facts: Any) -> Fault:
         fault = Fault(route=f"tiktok.{route}", kind=kind, **({"times": 1} | facts))
         self.sandbox.faults.append(fault)
         return fault
+
+    @property
+    def drafts(self) -> list[dict[str, Any]]:
+        return [entry for entry in self.sandbox.ledger if entry["kind"] == "draft"]
+
+    def creator_posts(self, publish_id: str, **post_info: Any) -> None:
+        """The creator finishes the draft in the TikTok app."""
+        self.sandbox.state["tiktok"].finish_draft(publish_id, post_info)
 
     @property
     def posts(self) -> list[dict[str, Any]]:

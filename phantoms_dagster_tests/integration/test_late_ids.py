@@ -195,7 +195,7 @@ async def test_each_platform_says_which_of_its_posts_lack_their_public_id(world:
     await posted(world, "public-1", kind="draft")
     await posted(world, "lost", kind="secret")
     world.write("UPDATE phantoms.posts SET platform = 'youtube' WHERE handle ? 'kind'")
-    late = LateIdTable(world.engine, Platform("youtube"), LateIdRule("^(public|it's:%)-", {"kind": "draft"}))
+    late = LateIdTable(world.engine, Platform("youtube"), LateIdRule("^(public|it's:%)-", ({"kind": "draft"}, {"kind": "sketch"})))
     [post] = late.due(sandbox=True, most=100)
     assert (post.platform, post.handle["publish_id"]) == ("youtube", "it's:50%")
     late.save(post, FoundPost("public-2", "https://example.com/2"))

@@ -29,9 +29,20 @@ def test_a_tiktok_account_needs_a_choice_of_who_may_see_its_posts() -> None:
     choices = parse(TIKTOK + "    tiktok: {privacy: SELF_ONLY}\n")["sea"].key_of(Platform("tiktok"))
     assert choices is not None
     assert choices.model_dump() == {
+        "route": "direct",
         "privacy": "SELF_ONLY",
         **dict.fromkeys(("comments", "duets", "stitches", "your_brand", "branded_content"), False),
     }
+
+
+def test_a_channel_whose_creator_finishes_the_drafts_needs_no_choice() -> None:
+    choices = parse(TIKTOK + "    tiktok: {route: inbox}\n")["sea"].key_of(Platform("tiktok"))
+    assert choices is not None
+    assert choices.audience() == "CHOSEN_BY_CREATOR"
+    terms = choices.terms()
+    assert terms is not None
+    assert terms.way() == "inbox"
+    assert "switches on the AI label" in terms.summary()
 
 
 def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
@@ -67,7 +78,7 @@ def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
         (ONE.replace("  sea:", "  Sea Side:"), "line 2: channel 'Sea Side': the name 'Sea Side' may only have lower-case letters"),
         (ONE + "defaults: {}\n", "line 6: unknown key 'defaults'"),
         ("channels: {sea: 5}", "line 1: channel 'sea': must be a mapping"),
-        (ONE + "    tiktok: {}\n", "tiktok.privacy"),
+        (ONE + "    tiktok: {}\n", "tiktok: say who may see its TikTok posts"),
         (ONE + "    tiktok: {privacy: everybody}\n", "tiktok.privacy"),
         (ONE + "    tiktok: {privacy: SELF_ONLY, branded_content: true}\n", "cannot go out as SELF_ONLY"),
         (ONE + "    instagram: {hashtags: 31}\n", "instagram.hashtags"),

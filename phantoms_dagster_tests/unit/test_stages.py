@@ -15,6 +15,7 @@ from phantoms_dagster.domain.publication import (
     IN_FLIGHT,
     MAY_BE_OUT,
     NEEDS_PROOF,
+    OUT_OF_OUR_HANDS,
     POST_TRANSITIONS,
     NotPublished,
     check_step,
@@ -173,9 +174,16 @@ def test_only_a_proof_leads_from_a_post_that_may_be_out_to_anything_that_sends_a
             check_step(before, after, None)
     else:
         check_step(before, after, None)
-    if before in MAY_BE_OUT and after not in (PostState.PUBLISHED, PostState.UNKNOWN):
+    if before in OUT_OF_OUR_HANDS and after not in (PostState.PUBLISHED, PostState.UNKNOWN, PostState.HANDED_OVER):
         assert after not in POST_TRANSITIONS[before] or (before, after) in NEEDS_PROOF
 
 
 def test_a_post_that_may_be_out_never_fails() -> None:
-    assert all(PostState.FAILED not in POST_TRANSITIONS[state] for state in MAY_BE_OUT)
+    assert all(PostState.FAILED not in POST_TRANSITIONS[state] for state in OUT_OF_OUR_HANDS)
+
+
+def test_a_post_that_its_creator_has_leaves_that_state_only_as_published_or_with_a_proof() -> None:
+    assert POST_TRANSITIONS[PostState.HANDED_OVER] == {PostState.HANDED_OVER, PostState.PUBLISHED, PostState.INTENT}
+    assert (PostState.HANDED_OVER, PostState.INTENT) in NEEDS_PROOF
+    before = {state for state in PostState if PostState.HANDED_OVER in POST_TRANSITIONS[state]}
+    assert before == {*MAY_BE_OUT, PostState.HANDED_OVER}

@@ -37,6 +37,7 @@ MAX_IDS = 20  # per query and per page of the list
 LIST_PAGES = 50
 FULL_DESCRIPTION = 140  # the list cuts descriptions at 150 characters; a shorter one must equal the whole caption
 DAY_SECONDS = 86_400.0
+FEW_HOURS_SECONDS = 4 * 3_600.0
 MINUTE_SECONDS = 60.0
 
 # --- errors ---------------------------------------------------------------------------------------------------------
@@ -72,7 +73,10 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
         "scope_not_authorized": _SCOPES,
         "scope_permission_missed": _SCOPES,
         "spam_risk_too_many_posts": _NEXT_DAY,
-        "spam_risk_too_many_pending_share": ErrorRow(Throttled, "too many drafts wait in the creator's inbox", DAY_SECONDS),
+        # A finished draft makes room at once, others after a day. So ask a few times a day.
+        "spam_risk_too_many_pending_share": ErrorRow(
+            Throttled, "five drafts wait in the creator's inbox: finish some in the TikTok app", FEW_HOURS_SECONDS
+        ),
         "spam_risk_user_banned_from_posting": _BANNED,
         "reached_active_user_cap": ErrorRow(Barred, "the app has reached its limit of users for today"),
         "unaudited_client_can_only_post_to_private_accounts": ErrorRow(

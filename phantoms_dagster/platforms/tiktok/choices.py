@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
+from phantoms_dagster.platforms.tiktok.routes import CREATORS_CHOICE, DIRECT, INBOX, Route
 from phantoms_dagster.registry.channel_keys import ChannelKey, ChannelKeySpec, PostTerms, RequiredKey
 
+NO_PRIVACY = (
+    "say who may see its TikTok posts: PUBLIC_TO_EVERYONE, FOLLOWER_OF_CREATOR, MUTUAL_FOLLOW_FRIENDS or SELF_ONLY, for TikTok "
+    "allows no default. Only `route: inbox` needs none, because there the creator chooses in the TikTok app"
+)
+DRAFT_SUMMARY = (
+    "Goes to the creator's inbox as a draft. The creator posts it in the TikTok app, and there pastes the caption, chooses who may "
+    "see it, and switches on the AI label."
+)
+_CHOICES = ("comments", "duets", "stitches", "your_brand", "branded_content")
 TIKTOK_DECLARATION = "2026-09"  # the guidelines' wording of that month
 
 
 class TikTokChoices(ChannelKey):
-    """The choices that TikTok's content sharing guidelines require a person to make for its posts.
+    """How the channel's posts get onto TikTok, and the choices that its content sharing guidelines require a person to make.
 
+    `route`: `direct` publishes; `inbox` puts a draft into the creator's inbox, who makes all these choices in the TikTok app.
     Unless the channel says otherwise, interactions are off and the content is not advertising. The audience has no default.
     `your_brand`: the content promotes the account's own business. `branded_content`: a third party pays for it.
     """
 
-    privacy: Literal["PUBLIC_TO_EVERYONE", "FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
+    route: Route = DIRECT
+    privacy: Literal["PUBLIC_TO_EVERYONE", "FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"] | None = None
     comments: bool = False
     duets: bool = False
     stitches: bool = False
@@ -26,26 +38,35 @@ class TikTokChoices(ChannelKey):
     branded_content: bool = False
 
     @model_validator(mode="after")
+    def _says_who_may_see(self) -> Self:
+        if self.privacy is None and self.route != INBOX:
+            raise ValueError(NO_PRIVACY)
+        return self
+
+    @model_validator(mode="after")
     def _seen_by_others(self) -> Self:
         if self.branded_content and self.privacy == "SELF_ONLY":
             raise ValueError("branded_content cannot go out as SELF_ONLY; choose another privacy")
         return self
 
-    def audience(self) -> str:
+    def audience(self) -> str | None:
         """See ChannelKey."""
-        return self.privacy
+        return CREATORS_CHOICE if self.route == INBOX else self.privacy
 
     def terms(self) -> TikTokTerms:
-        """See ChannelKey."""
+        """See ChannelKey. A draft declares nothing: TikTok takes no settings with it, and asks the creator."""
+        if self.route == INBOX:
+            return TikTokTerms(route=INBOX, **dict.fromkeys(_CHOICES, False), ai_generated=False, declaration="")
         policy = "Branded Content Policy and Music Usage Confirmation" if self.branded_content else "Music Usage Confirmation"
         said = f"By posting, you agree to TikTok's {policy}."
-        return TikTokTerms(declaration=said, **self.model_dump(exclude={"privacy"}))
+        return TikTokTerms(declaration=said, **self.model_dump(include=set(_CHOICES)))
 
 
 class TikTokTerms(PostTerms):
     """What a TikTok post declares. A person agrees to it by approving. The approval records it with their name and the time.
 
-    `declaration` is the guidelines' own text and `version` its month. All our videos are made by AI and labelled as such.
+    `declaration` is the guidelines' own text and `version` its month. All our videos are made by AI and labelled as such. `route`:
+    None for a direct post.
     """
 
     comments: bool
@@ -56,9 +77,17 @@ class TikTokTerms(PostTerms):
     ai_generated: bool = True
     declaration: str
     version: str = TIKTOK_DECLARATION
+    # Not written when it is None: words that were approved before have no such field.
+    route: Literal["inbox"] | None = Field(None, exclude_if=lambda value: value is None)
+
+    def way(self) -> str:
+        """See PostTerms."""
+        return self.route or ""
 
     def summary(self) -> str:
         """See PostTerms."""
+        if self.route == INBOX:
+            return DRAFT_SUMMARY
         on = [name for name in ("comments", "duets", "stitches") if getattr(self, name)]
         discloses = [name.replace("_", " ") for name in ("your_brand", "branded_content") if getattr(self, name)]
         label = "labelled as made by AI" if self.ai_generated else "no AI label"
@@ -74,10 +103,9 @@ CHANNEL_KEY = ChannelKeySpec(
     model=TikTokChoices,
     terms=TikTokTerms,
     always_written=frozenset({"key", "terms"}),
-    form="tiktok: {privacy: PUBLIC_TO_EVERYONE, comments: true}; others are duets, stitches, your_brand and branded_content",
+    form="tiktok: {privacy: PUBLIC_TO_EVERYONE, comments: true}; others are duets, stitches, your_brand, branded_content and route",
     required=RequiredKey(
-        mistake="say who may see its TikTok posts: PUBLIC_TO_EVERYONE, FOLLOWER_OF_CREATOR, MUTUAL_FOLLOW_FRIENDS or SELF_ONLY, "
-        "for TikTok allows no default",
+        mistake=NO_PRIVACY,
         unsaid="who may see its posts there",
         example="tiktok: {privacy: ...}",
     ),

@@ -13,6 +13,7 @@ from typing import Literal
 from phantoms_dagster.domain.errors import Permanent, ProviderError
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.publication import MAY_BE_OUT, PostRecord
+from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import Value
 from phantoms_dagster.platforms.tiktok.api import PROVIDER, PublishStatus, error_for
 
@@ -59,9 +60,9 @@ def content_of(job: PublishJob) -> str:
 class UploadSlot(Value):
     """The journal's handle. `upload_url` is a secret.
 
-    `committed_at`: when the last chunk was last sent. `completed_at`: when PUBLISH_COMPLETE was first seen. `content`: the hash
-    of the bytes and the caption for which the slot was opened; the slot must never carry others. `caption` and `seconds` help to
-    find the video in the account's list.
+    `committed_at`: when the last chunk was last sent. `handed_over_at`: when the draft was first seen in the creator's inbox.
+    `completed_at`: when PUBLISH_COMPLETE was first seen. `content`: the hash of the bytes and the caption for which the slot was
+    opened; the slot must never carry others. `caption` and `seconds` help to find the video in the account's list.
     """
 
     publish_id: str
@@ -74,6 +75,7 @@ class UploadSlot(Value):
     count: int
     opened_at: datetime
     committed_at: datetime | None = None
+    handed_over_at: datetime | None = None
     completed_at: datetime | None = None
     caption: str = ""
     seconds: float = 0.0
@@ -94,9 +96,12 @@ def is_public_id(remote_id: str) -> bool:
 
 @dataclass(frozen=True)
 class ChunkStep:
-    """The next step. `offset` belongs to `upload`, `error` to `fail`, `post_id` to `complete`."""
+    """The next step. `offset` belongs to `upload`, `error` to `fail`, `post_id` to `complete`.
 
-    do: Literal["upload", "wait", "restart", "fail", "complete", "lost"]
+    `inbox`: the creator has the draft.
+    """
+
+    do: Literal["upload", "wait", "restart", "fail", "inbox", "complete", "lost"]
     offset: int = 0
     error: ProviderError | None = None
     post_id: str | None = None
@@ -111,6 +116,8 @@ def next_step(
     After the last chunk was sent, it may be sent again only if a read shows that TikTok has fewer bytes than the file.
     """
     sent = record.state in DECIDED
+    if seen is None and record.state is PostState.HANDED_OVER:
+        return ChunkStep("inbox")  # TikTok does not say how long it knows the publish_id of a draft
     if seen is None:
         return ChunkStep("lost" if sent else "restart")
     if seen.status == "PUBLISH_COMPLETE":
@@ -118,6 +125,8 @@ def next_step(
     if seen.status == "FAILED":
         unheard = Permanent(f"TikTok: failed, {seen.fail_reason}", provider=PROVIDER, code=seen.fail_reason)
         return ChunkStep("fail", error=error_for(seen.fail_reason) or unheard)
+    if seen.status == "SEND_TO_USER_INBOX" or record.state is PostState.HANDED_OVER:
+        return ChunkStep("inbox")
     uploaded = record.offset if seen.uploaded is None and not sent else seen.uploaded
     if seen.status != "PROCESSING_UPLOAD" or uploaded is None or uploaded >= size or counted:
         return ChunkStep("wait")

@@ -1,8 +1,9 @@
-"""Posts to TikTok (Content Posting API, direct post, FILE_UPLOAD).
+"""Posts to TikTok, and drafts for the creator's inbox (Content Posting API, direct post and upload, FILE_UPLOAD).
 
-`open` calls creator_info and init, which only open a slot. `commit` sends the last chunk, the one request that publishes. `find`
-calls status/fetch. An incomplete upload cannot publish, so everything before the last chunk may be repeated. `api` has the calls
-with a token and the error table, `chunks` the chunk plan and the decisions.
+`open` calls creator_info and init, which only open a slot. A draft needs no creator_info, and its init takes no settings of a post.
+`commit` sends the last chunk, the one request that publishes, or puts the draft into the inbox. `find` calls status/fetch. An
+incomplete upload cannot publish, so everything before the last chunk may be repeated. `api` has the calls with a token and the
+table of errors, `chunks` the chunk plan and the decisions.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from phantoms_dagster.domain.ports import Clock, PublishJob, Tokens
 from phantoms_dagster.domain.publication import (
     Finding,
     Found,
+    HandedOver,
     Handle,
     NotPublished,
     PostRecord,
@@ -41,11 +43,14 @@ from phantoms_dagster.platforms.tiktok.chunks import (
     plan_chunks,
     post_url,
 )
+from phantoms_dagster.platforms.tiktok.handover import waiting_for_creator
+from phantoms_dagster.platforms.tiktok.routes import INBOX
 from phantoms_dagster.providers.http import file_body, same_service, send, server_error, unexpected
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
 
 CREATOR_INFO_PATH = "/v2/post/publish/creator_info/query/"
 INIT_PATH = "/v2/post/publish/video/init/"
+INBOX_INIT_PATH = "/v2/post/publish/inbox/video/init/"
 MAX_TITLE_UNITS = 2_200
 MAX_VIDEO_BYTES = 4 << 30
 UPLOADS_PER_CALL = 3  # how often one call starts sending to the same slot before it defers
@@ -122,9 +127,13 @@ class TikTokPost:
     async def open(self) -> Handle:
         """Open a slot. If the answer is lost, an empty slot remains, which publishes nothing and expires after an hour."""
         job = self._job
-        creator = await self._calls.post(job.account, CREATOR_INFO_PATH, before=job.may_go)
         plan = plan_chunks(job.size)
-        data = await self._calls.post(job.account, INIT_PATH, init_body(job, creator, plan), before=job.may_go)
+        creator: JsonObject = {}
+        if job.route == INBOX:
+            data = await self._calls.post(job.account, INBOX_INIT_PATH, {"source_info": source_info(plan)}, before=job.may_go)
+        else:
+            creator = await self._calls.post(job.account, CREATOR_INFO_PATH, before=job.may_go)
+            data = await self._calls.post(job.account, INIT_PATH, init_body(job, creator, plan), before=job.may_go)
         publish_id, upload_url = data.get("publish_id"), data.get("upload_url")
         if not (isinstance(publish_id, str) and publish_id and isinstance(upload_url, str) and upload_url):
             raise Transient("TikTok opened no upload", provider=PROVIDER, code="malformed")
@@ -232,6 +241,8 @@ class TikTokPost:
             if step.do == "fail":
                 assert step.error is not None
                 return NotPublished(f"TikTok says that it posted nothing: {step.error}", then="open", error=step.error)
+            if step.do == "inbox":
+                return self._handed_over(slot)
             if step.do == "complete":
                 return Found(self._published(slot, step.post_id))
             if step.do == "lost":
@@ -277,6 +288,12 @@ class TikTokPost:
         dead = Transient("TikTok: the upload URL expired before the upload was complete", provider=PROVIDER, code="upload 403")
         return NotPublished(evidence, then="open", error=dead)
 
+    def _handed_over(self, slot: UploadSlot) -> HandedOver:
+        now = self._clock.now()
+        at = slot.handed_over_at or now
+        handle = None if slot.handed_over_at else slot.model_copy(update={"handed_over_at": at}).model_dump(mode="json")
+        return HandedOver(handle, waiting_for_creator(self._job.account, at, now))
+
     def _published(self, slot: UploadSlot, post_id: str | None) -> RemoteId:
         """The published post.
 
@@ -297,6 +314,9 @@ class TikTokPost:
         """
         if slot.completed_at is not None:
             return Found(self._published(slot, None))
+        if self._job.route == INBOX:  # the list has no drafts, and the creator may have changed the caption
+            message = "TikTok no longer knows the draft that it took: look at the inbox of the account in the TikTok app"
+            return Undecided(error=Rejected(message, provider=PROVIDER, code="invalid_publish_id"))
         since = slot.opened_at - CLOCK_SKEW
         listed = await listed_since(self._calls, self._job.account, since)
         found = [v for v in listed if same_video(v, self._job.caption, self._job.probe.seconds, since)]
@@ -345,6 +365,10 @@ def _check_file(job: PublishJob) -> None:
 
 def _check_job(job: PublishJob) -> None:
     _check_file(job)
+    if job.size > MAX_VIDEO_BYTES:
+        raise _refused(f"accepts at most {MAX_VIDEO_BYTES} bytes, the file has {job.size}")
+    if job.route == INBOX:  # neither the caption nor any choice is sent
+        return
     if job.terms is None:
         raise Permanent(
             "TikTok: the channel does not say who may see this post. Set its `tiktok: {privacy: ...}` in channels.yaml, then "
@@ -352,8 +376,6 @@ def _check_job(job: PublishJob) -> None:
             provider=PROVIDER,
             code="no_choice",
         )
-    if job.size > MAX_VIDEO_BYTES:
-        raise _refused(f"accepts at most {MAX_VIDEO_BYTES} bytes, the file has {job.size}")
     if utf16_units(job.caption) > MAX_TITLE_UNITS:
         raise _refused(f"the caption has {utf16_units(job.caption)} UTF-16 units, at most {MAX_TITLE_UNITS} are allowed")
 
@@ -385,10 +407,14 @@ def init_body(job: PublishJob, creator: JsonObject, plan: ChunkPlan) -> JsonObje
         "brand_organic_toggle": terms.your_brand,
         "is_aigc": terms.ai_generated,
     }
-    source: JsonObject = {
+    return {"post_info": info, "source_info": source_info(plan)}
+
+
+def source_info(plan: ChunkPlan) -> JsonObject:
+    """What both kinds of init say about the file."""
+    return {
         "source": "FILE_UPLOAD",
         "video_size": plan.size,
         "chunk_size": plan.chunk_size,
         "total_chunk_count": plan.count,
     }
-    return {"post_info": info, "source_info": source}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import SecretStr
 
 from phantoms_dagster.platforms.tiktok.choices import CHANNEL_KEY
+from phantoms_dagster.platforms.tiktok.routes import CREATORS_CHOICE
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, MINUTE, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
@@ -20,8 +21,11 @@ PLATFORM = PlatformSpec(
     usual=True,
     oauth=True,
     # Until moderation has ended, a post has only its publish_id, such as v_pub_file~v2-1.123. Only a post that is public to
-    # everyone ever gets a number.
-    late_ids=LateIdRule(public_id="^[0-9]+$", handle={"privacy": "PUBLIC_TO_EVERYONE"}),
+    # everyone ever gets a number. That may be what the creator chose for a draft.
+    late_ids=LateIdRule(
+        public_id="^[0-9]+$",
+        handles=({"privacy": "PUBLIC_TO_EVERYONE"}, {"privacy": CREATORS_CHOICE}),
+    ),
     adapters="phantoms_dagster.platforms.tiktok.adapters",
     sandbox="phantoms_dagster.sandbox.tiktok.routes",
     sandbox_path="/tiktok",
@@ -57,6 +61,9 @@ PLATFORM = PlatformSpec(
         # about 15 posts per creator in 24 h, all clients together. developers.tiktok.com/doc/tiktok-api-v2-rate-limit
         "publish_tiktok": PoolLimits(slots=16),
         "publish_tiktok:*": PoolLimits(slots=2, rates=(Rate(6, MINUTE, 2), Rate(15, DAY, 15))),
+        # At most five drafts of a creator wait within a day, whether finished or not: the documentation leaves that open.
+        "inbox_tiktok": PoolLimits(slots=16),
+        "inbox_tiktok:*": PoolLimits(slots=2, rates=(Rate(6, MINUTE, 2), Rate(5, DAY, 5))),
         "tiktok_creator:*": PoolLimits(slots=2, rates=(Rate(20, MINUTE, 4),)),
         "tiktok_status:*": PoolLimits(slots=4, rates=(Rate(30, MINUTE, 6),)),
         "upload_tiktok": PoolLimits(slots=8, lease_seconds=60),
@@ -67,7 +74,8 @@ PLATFORM = PlatformSpec(
     },
     routes=(
         Route("PUT", r"", "upload_tiktok"),
-        Route(None, r"/publish/(inbox/)?(video|content)/init/", "publish_tiktok"),
+        Route(None, r"/publish/inbox/video/init/", "inbox_tiktok"),
+        Route(None, r"/publish/video/init/", "publish_tiktok"),
         Route(None, r"/publish/creator_info/", "tiktok_creator"),
         Route(None, r"/publish/", "tiktok_status"),
         Route(None, r"/video/(query|list)/", "metrics_tiktok", integration="tiktok_metrics"),

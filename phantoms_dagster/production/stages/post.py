@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -77,13 +78,14 @@ class Publish:
             caption=words.caption,
             sandbox=publisher.sandbox,
             set_apart=words.terms.set_apart() if words.terms is not None else None,
+            route=words.terms.way() if words.terms is not None else "",
         )
         account = journal.record.account or account
         one_at_a_time = self._one_at_a_time[platform, account]
         if not await acquire_within(one_at_a_time, self._max_wait_seconds):
             raise NotYet(f"other videos are being published on {platform}:{account}", retry_after=BUSY_SECONDS, held=True)
         try:
-            job = await self._job(task, account, variant, words, marker)
+            job = replace(await self._job(task, account, variant, words, marker), route=journal.record.route)
             post = await publication.publish(publisher, job, journal)
         finally:
             one_at_a_time.release()

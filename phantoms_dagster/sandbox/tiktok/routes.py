@@ -1,8 +1,10 @@
-"""The TikTok stand-in's HTTP routes, below `/tiktok`: Content Posting API (direct post, FILE_UPLOAD) and Display API.
+"""The TikTok stand-in's HTTP routes, below `/tiktok`: Content Posting API (direct post and inbox, FILE_UPLOAD) and Display API.
 
-`state` keeps the state and makes the decisions.
+`state` keeps the state and makes the decisions. `GET /_sandbox/tiktok/drafts` lists the drafts in creators' inboxes.
+`POST /_sandbox/tiktok/drafts` posts or deletes one: {"publish_id": text, "do": "post" or "delete", "post_info": {..}}.
 Settings: `tiktok.processing_seconds`, `tiktok.moderation_seconds` (how much later the public id comes; both see `pace`),
 `tiktok.rate_limits` (True: the documented calls a minute of each token), `tiktok.daily_posts` (15; null: any number),
+`tiktok.pending_shares` (5 drafts; null: any number),
 `tiktok.check_media` (True: a video that breaks the media limits fails), `tiktok.creator` (overrides of creator_info),
 `tiktok.banned_accounts` ([]), `tiktok.audited` (True), `tiktok.fail_reason` (None: how processing fails), `tiktok.hidden_posts`
 ([]: ids of posts that were deleted, made private or taken down), and those of `tokens`.
@@ -88,6 +90,12 @@ def _fields(request: web.Request, known: frozenset[str] = FIELDS) -> list[str]:
     return fields
 
 
+def _slot(request: web.Request, upload: TikTokUpload) -> dict[str, Any]:
+    url = request.url.origin().with_path("/tiktok/upload/video/")
+    query = {"upload_id": upload.publish_id[-19:], "upload_token": upload.token}
+    return {"publish_id": upload.publish_id, "upload_url": str(url.with_query(query))}
+
+
 class _TikTokApi:
     """The calls with a bearer token. Each returns the envelope's data or raises TikTokRefusal."""
 
@@ -127,10 +135,13 @@ class _TikTokApi:
     async def init(self, request: web.Request, account: str) -> dict[str, Any]:
         body = await _body(request, "invalid_param")
         info, source = _object(body, "post_info", "invalid_param"), _object(body, "source_info", "invalid_param")
-        upload = self.state.open(account, info, source)
-        url = request.url.origin().with_path("/tiktok/upload/video/")
-        query = {"upload_id": upload.publish_id[-19:], "upload_token": upload.token}
-        return {"publish_id": upload.publish_id, "upload_url": str(url.with_query(query))}
+        return _slot(request, self.state.open(account, info, source))
+
+    async def inbox_init(self, request: web.Request, account: str) -> dict[str, Any]:
+        body = await _body(request, "invalid_param")
+        if set(body) - {"source_info"}:
+            raise invalid("The inbox takes source_info only: the creator sets everything else in the app")
+        return _slot(request, self.state.open_draft(account, _object(body, "source_info", "invalid_param")))
 
     async def status(self, request: web.Request, account: str) -> dict[str, Any]:
         upload = self.state.uploads.get((await _body(request, "invalid_param")).get("publish_id", ""))
@@ -260,21 +271,49 @@ async def _watch(state: TikTokState, request: web.Request) -> web.Response:
     return page(f"@{account} on TikTok (sandbox)", f"{player_html}<p>{caption}</p><p><small>video {post.id}: {facts}</small></p>")
 
 
+class _Inbox:
+    """What the creator does with drafts in the app."""
+
+    def __init__(self, state: TikTokState) -> None:
+        self.state = state
+
+    async def show(self, _: web.Request) -> web.Response:
+        drafts = [{"publish_id": d.publish_id, "account": d.account, "state": d.draft} for d in self.state.drafts()]
+        return web.json_response({"drafts": drafts})
+
+    async def act(self, request: web.Request) -> web.Response:
+        asked = await request.json()
+        publish_id, wish = str(asked.get("publish_id", "")), asked.get("do")
+        try:
+            if wish == "post":
+                self.state.finish_draft(publish_id, dict(asked.get("post_info", {})))
+            elif wish == "delete":
+                self.state.delete_draft(publish_id)
+            else:
+                return web.json_response({"error": "`do` is `post` or `delete`"}, status=400)
+        except LookupError as error:
+            return web.json_response({"error": str(error)}, status=404)
+        return await self.show(request)
+
+
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:
-    """The routes `tiktok.user_info`, `.creator_info`, `.init`, `.upload`, `.status`, `.query`, `.list` and `.watch`."""
+    """The routes `tiktok.user_info`, `.creator_info`, `.init`, `.inbox_init`, `.upload`, `.status`, `.query`, `.list`, `.watch`."""
     state = TikTokState(sandbox)
     sandbox.state["tiktok"] = state
-    api, uploads = _TikTokApi(state), _Uploads(state)
+    api, uploads, inbox = _TikTokApi(state), _Uploads(state), _Inbox(state)
     return [
         web.post(
             "/tiktok/v2/post/publish/creator_info/query/", api.handler("creator_info", api.creator_info), name="tiktok.creator_info"
         ),
         web.get("/tiktok/v2/user/info/", api.handler("user_info", api.user_info), name="tiktok.user_info"),
         web.post("/tiktok/v2/post/publish/video/init/", api.handler("init", api.init), name="tiktok.init"),
+        web.post("/tiktok/v2/post/publish/inbox/video/init/", api.handler("inbox_init", api.inbox_init), name="tiktok.inbox_init"),
         web.post("/tiktok/v2/post/publish/status/fetch/", api.handler("status", api.status), name="tiktok.status"),
         web.put("/tiktok/upload/video/", uploads.put, name="tiktok.upload"),
         web.post("/tiktok/v2/video/query/", api.handler("query", api.query), name="tiktok.query"),
         web.post("/tiktok/v2/video/list/", api.handler("list", api.list_videos), name="tiktok.list"),
         web.get("/tiktok/watch/{id}", functools.partial(_watch, state), name="tiktok.watch"),
+        web.get("/_sandbox/tiktok/drafts", inbox.show, name="sandbox.tiktok_drafts"),
+        web.post("/_sandbox/tiktok/drafts", inbox.act),
         *oauth.routes(sandbox),
     ]

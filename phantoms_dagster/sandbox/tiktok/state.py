@@ -1,4 +1,4 @@
-"""The TikTok stand-in's state and decisions: creators, upload slots, posts, limits, growing metrics. `routes` has the HTTP part.
+"""The TikTok stand-in's state and decisions: creators, upload slots, drafts, posts, limits, metrics. `routes` has the HTTP part.
 
 A refusal is raised as `TikTokRefusal`, which becomes the API's own error.
 """
@@ -27,8 +27,9 @@ MAX_TITLE_UNITS = 2_200
 UPLOAD_URL_SECONDS = 3_600
 DAY_SECONDS = 86_400
 # Calls per user token in a sliding minute.
-CALLS_PER_MINUTE = {"user_info": 600, "creator_info": 20, "init": 6, "status": 30, "query": 600, "list": 600}
+CALLS_PER_MINUTE = {"user_info": 600, "creator_info": 20, "init": 6, "inbox_init": 6, "status": 30, "query": 600, "list": 600}
 DAILY_POSTS = 15  # per creator, by all apps together
+PENDING_SHARES = 5  # drafts of a creator
 CONTAINERS = frozenset({"mp4", "mov", "webm"})
 VIDEO_CODECS = frozenset({"h264", "hevc", "vp8", "vp9"})
 MIN_FPS, MAX_FPS = 23.0, 60.0
@@ -43,6 +44,7 @@ SCOPES = {
     "user_info": ("user.info.basic",),
     "creator_info": ("video.publish",),
     "init": ("video.publish",),
+    "inbox_init": ("video.upload",),
     "status": ("video.publish", "video.upload"),
     "query": ("video.list",),
     "list": ("video.list",),
@@ -68,7 +70,9 @@ class TikTokRefusal(Exception):
 class TikTokUpload:
     """One publish_id: its parameters, the bytes received so far, its outcome. Times are in seconds since the epoch.
 
-    `digest` is the hash of the bytes so far. `kept` holds them until the last one has arrived and the video was checked.
+    `inbox`: it becomes a draft, whose `post_info` is what the creator chose in the app. `draft`: `waiting`, `posted` or `deleted`,
+    empty before it is delivered. `digest` is the hash of the bytes so far. `kept` holds them until the last one has arrived and the
+    video was checked.
     """
 
     publish_id: str
@@ -85,6 +89,10 @@ class TikTokUpload:
     accepted_at: float | None = None
     fail_reason: str | None = None
     post_id: int | None = None
+    inbox: bool = False
+    draft: str = ""
+    seconds: float = 0.0
+    sha256: str = ""
 
     def expected(self) -> tuple[int, int]:
         """The first and last byte (inclusive) of the next chunk. The last chunk takes the remainder."""
@@ -200,13 +208,34 @@ class TikTokState:
         self._check_post_info(account, post_info)
         size, chunk_size, chunks = check_source(source)
         self.check_may_post(account, 403)
+        return self._opened(account, post_info, size, chunk_size, chunks)
+
+    def _opened(
+        self, account: str, post_info: dict[str, Any], size: int, chunk_size: int, chunks: int, *, inbox: bool = False
+    ) -> TikTokUpload:
         number = self.sandbox.number("tiktok.upload")
         secret = hashlib.sha256(f"{self.sandbox.seed}:tiktok:{number}".encode()).hexdigest()
-        publish_id = f"v_pub_file~v2-1.{self.sandbox.seed % 10**6:06d}{number:013d}"
-        upload = TikTokUpload(publish_id, secret, account, post_info, size, chunk_size, chunks, self.sandbox.now())
+        publish_id = f"v_{'inbox' if inbox else 'pub'}_file~v2-1.{self.sandbox.seed % 10**6:06d}{number:013d}"
+        upload = TikTokUpload(publish_id, secret, account, post_info, size, chunk_size, chunks, self.sandbox.now(), inbox=inbox)
         self._know(upload)
         self.sandbox.keep("tiktok.upload", publish_id, upload)
         return upload
+
+    def open_draft(self, account: str, source: dict[str, Any]) -> TikTokUpload:
+        """Open a slot for a draft. Raises TikTokRefusal for everything that the inbox's init refuses."""
+        size, chunk_size, chunks = check_source(source)
+        if account in self.sandbox.setting("tiktok.banned_accounts", []):
+            raise TikTokRefusal(403, "spam_risk_user_banned_from_posting", "The user is banned from making new posts.")
+        cap = self.sandbox.setting("tiktok.pending_shares", PENDING_SHARES)
+        if cap is not None and self._pending_shares(account) >= cap:
+            raise TikTokRefusal(403, "spam_risk_too_many_pending_share", "The user has too many pending shares within 24 hours.")
+        return self._opened(account, {}, size, chunk_size, chunks, inbox=True)
+
+    def _pending_shares(self, account: str) -> int:
+        """How many shares count as pending. It is not documented, so all of the day count, and all drafts that still wait."""
+        since = self.sandbox.now() - DAY_SECONDS
+        mine = [upload for upload in self.uploads.values() if upload.inbox and upload.account == account]
+        return sum(upload.opened_at > since or upload.draft == "waiting" for upload in mine)
 
     def _check_post_info(self, account: str, info: dict[str, Any]) -> None:
         privacy = info.get("privacy_level")
@@ -247,24 +276,61 @@ class TikTokState:
         upload.fail_reason = self.sandbox.setting("tiktok.fail_reason", None)
         if upload.fail_reason is None and self.sandbox.setting("tiktok.check_media", True):
             upload.fail_reason = fault(video, float(self.creator(upload.account)["max_video_post_duration_sec"]))
-        if upload.fail_reason is None:
-            self._post(upload, upload.accepted_at, video.seconds if video else 0.0)
+        upload.seconds, upload.sha256 = video.seconds if video else 0.0, digest.hexdigest()
+        if upload.fail_reason is None and upload.inbox:
+            self._deliver(upload)
+        elif upload.fail_reason is None:
+            self._post(upload, upload.accepted_at)
         return True
 
-    def _post(self, upload: TikTokUpload, now: float, seconds: float) -> None:
+    # --- drafts
+
+    def _deliver(self, upload: TikTokUpload) -> None:
+        upload.draft = "waiting"
+        self.sandbox.keep("tiktok.upload", upload.publish_id, upload)
+        facts = {"account": upload.account, "size": upload.size, "sha256": upload.sha256}
+        self.sandbox.record("draft", platform="tiktok", publish_id=upload.publish_id, **facts)
+
+    def drafts(self) -> list[TikTokUpload]:
+        """All drafts that were delivered, oldest first."""
+        return [upload for upload in self.uploads.values() if upload.draft]
+
+    def finish_draft(self, publish_id: str, info: dict[str, Any]) -> None:
+        """The creator posts a draft. `info`: what the creator chose, as in post_info. Raises LookupError when none waits."""
+        upload = self._waiting_draft(publish_id)
+        upload.post_info = {"privacy_level": "PUBLIC_TO_EVERYONE", **info}
+        upload.draft = "posted"
+        self._post(upload, self.sandbox.now())
+        self.sandbox.keep("tiktok.upload", publish_id, upload)
+
+    def delete_draft(self, publish_id: str) -> None:
+        """The creator deletes a draft. Its status stays, because the documentation promises no other. Raises LookupError."""
+        upload = self._waiting_draft(publish_id)
+        upload.draft = "deleted"
+        self.sandbox.keep("tiktok.upload", publish_id, upload)
+
+    def _waiting_draft(self, publish_id: str) -> TikTokUpload:
+        upload = self.uploads.get(publish_id)
+        if upload is None or upload.draft != "waiting":
+            raise LookupError(f"no draft {publish_id} waits")
+        return upload
+
+    def _post(self, upload: TikTokUpload, now: float) -> None:
         info = upload.post_info
         number = self.sandbox.number("tiktok.post")
         post_id = 7_400_000_000_000_000_000 + (self.sandbox.seed % 10**5) * 10**12 + number
         public = info["privacy_level"] == "PUBLIC_TO_EVERYONE"
-        hidden = self._processing(upload) + wait_seconds(self.sandbox, "tiktok.moderation_seconds", upload.publish_id)
+        hidden = (0.0 if upload.inbox else self._processing(upload)) + wait_seconds(
+            self.sandbox, "tiktok.moderation_seconds", upload.publish_id
+        )
         post = SandboxPost(
             id=post_id,
             account=upload.account,
             caption=info.get("title", ""),
             size=upload.size,
-            sha256=upload.digest.hexdigest(),
+            sha256=upload.sha256,
             is_aigc=info.get("is_aigc", False),
-            seconds=seconds,
+            seconds=upload.seconds,
             created_at=now,
             public_at=now + hidden if public else None,
         )
@@ -296,6 +362,8 @@ class TikTokState:
             return data
         if upload.fail_reason is not None:
             return data | {"status": "FAILED", "fail_reason": upload.fail_reason}
+        if upload.draft in ("waiting", "deleted"):
+            return data | {"status": "SEND_TO_USER_INBOX"}
         post = self.posts.get(upload.post_id or 0)
         public = post is not None and post.public_at is not None and post.public_at <= now
         return data | {"status": "PUBLISH_COMPLETE", "publicaly_available_post_id": [upload.post_id] if public else []}

@@ -112,7 +112,7 @@ MAY_START_OVER = text(
     SELECT s.video_id, s.state,
         (SELECT min(p.platform) FROM (
             SELECT o.platform FROM phantoms.posts o
-                WHERE o.video_id = s.video_id AND o.state IN ('opened', 'uploading', 'committing', 'unknown')
+                WHERE o.video_id = s.video_id AND o.state IN ('opened', 'uploading', 'committing', 'unknown', 'handed_over')
             UNION ALL SELECT split_part(r.stage, '/', 1) FROM phantoms.stages r
                 WHERE r.video_id = s.video_id AND r.stage LIKE '%/post' AND r.state = 'running') p
          WHERE p.platform = ANY(:platforms)) AS busy

@@ -14,6 +14,7 @@ posts = Table(
     video_column(),
     Column("platform", Text, nullable=False),
     Column("account", Text, nullable=False),
+    Column("route", Text, nullable=False, server_default=text("''")),
     Column("state", Text, nullable=False, server_default=text("'intent'")),
     Column("marker", Text, nullable=False),
     Column("handle", JSONB, nullable=False, server_default=text("'{}'::jsonb")),

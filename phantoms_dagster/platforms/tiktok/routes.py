@@ -1,0 +1,14 @@
+"""The routes onto TikTok: the direct post, and the draft in the creator's inbox.
+
+A channel chooses one under its key `tiktok`. A person approves a post together with its route, and the ledger keeps both.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Route = Literal["direct", "inbox"]
+DIRECT: Route = "direct"
+INBOX: Route = "inbox"
+# What the ledger keeps as the audience of a draft. TikTok does not say which one the creator chose.
+CREATORS_CHOICE = "CHOSEN_BY_CREATOR"
