@@ -206,6 +206,8 @@ def _tell(found: Sequence[Decided | InvalidInput], word: str) -> None:
             say(f"{word} {one.key}, as the first of two; it is posted when a second person approves it, too")
         else:
             say(f"{word} {one.key}" if one.new else f"{one.key} was already {word}")
+        if one.booked:
+            say(f"  {escape('; '.join(slot.said for slot in one.booked))}", style="dim")
         for warning in one.warnings:
             say(f"[yellow]warning: {one.key}: {escape(warning)}[/]", to=err)
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import WRITTEN_CHANNEL, Channel, Platform
 from phantoms_dagster.domain.platform_fields import platforms_with_a_key
+from phantoms_dagster.domain.posting_slots import DAYS, PostingSlot
 from phantoms_dagster.domain.problems import Path, located_problems
 from phantoms_dagster.domain.text import unfit
 
@@ -33,6 +34,10 @@ FORMS: Mapping[str, str] = {
     **{platform.spec.name: key.form for platform, key in platforms_with_a_key()},
     "timezone": "timezone: Europe/Berlin",
     "posting_hours": "posting_hours: {start: 9, end: 21}, local hours from 0 to 24; {start: 20, end: 2} goes over midnight",
+    "slots": f'slots: [{{time: "18:30", days: [mon, wed], platforms: [{_FIRST}]}}]; without days it is every day',
+    "min_distance_minutes": "min_distance_minutes: 30, a whole number from 0 to 1440",
+    "missed": "missed: post, next or ask; what to do with a post whose slot has passed",
+    "repeats": "repeats: {days: 30, percent: 85}, which posts of an account are too alike; {days: 0} compares nothing",
     "budget_usd": "budget_usd: 1.50",
     "palette": 'palette: {background: ["#0f1b4c", "#6a1b9a"], text: "#ffffff", accent: "#ffd23f"}',
     "made_for_kids": "made_for_kids: false",
@@ -155,6 +160,7 @@ def _channel(fields: Any, place: _Place, check: Check) -> tuple[Channel | None, 
             "tokens": {"accounts"},
             "voice": {"language"},
             "language": {"voice"},
+            "slots": {"accounts", "posting_hours", "min_distance_minutes"},
             **{platform.spec.name: {"accounts"} for platform, _ in platforms_with_a_key()},
         }
         for path, reason in _beyond_the_model(channel, check):
@@ -202,12 +208,44 @@ def _beyond_the_model(channel: Channel, check: Check) -> Iterator[tuple[Path, st
     budget = channel.budget_usd
     if budget > _MOST_USD or budget % _SMALLEST_USD:
         yield ("budget_usd",), f"should be at most {_MOST_USD:,} and have at most six decimals"
+    yield from _slot_problems(channel)
     if (found := check(channel)) is not None:
         yield (found[0],), found[1]
     for platform in channel.accounts:
         key = platform.spec.channel_key
         if key is not None and key.required is not None and channel.key_of(platform) is None:
             yield (platform.spec.name,), key.required.mistake
+
+
+def _slot_problems(channel: Channel) -> Iterator[tuple[Path, str]]:
+    """Yield slots that no post could ever take."""
+    hours, week = channel.posting_hours, 7 * 24 * 60
+    taken: list[tuple[int, PostingSlot]] = []
+    for number, slot in enumerate(channel.slots):
+        for platform in slot.platforms:
+            if platform not in channel.accounts:
+                yield ("slots", number, "platforms"), f"there is no {platform.title} account under `accounts`"
+        if slot.clock.hour not in hours:
+            yield (
+                ("slots", number, "time"),
+                f"{slot.time} is outside the posting hours from {hours.start}:00 to {hours.end}:00",
+            )
+        for day in slot.days:
+            minute = DAYS.index(day) * 24 * 60 + slot.clock.hour * 60 + slot.clock.minute
+            for other_minute, other in taken:
+                shared = [platform for platform in channel.accounts if slot.serves(platform) and other.serves(platform)]
+                apart = min((minute - other_minute) % week, (other_minute - minute) % week)
+                if shared and (apart == 0 or apart < channel.min_distance_minutes):
+                    yield (
+                        ("slots", number),
+                        f"{slot.time} on {day} is {apart} minutes from the slot at {other.time} on {shared[0].title}, and "
+                        f"min_distance_minutes is {channel.min_distance_minutes}",
+                    )
+                    break
+            else:
+                taken.append((minute, slot))
+                continue
+            break
 
 
 def _empty(value: Any, path: Path) -> Iterator[Path]:

@@ -203,6 +203,22 @@ class Ledgers(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PostTime:
+    """When a post may go out; None: at any time. `waits`: why it waits for a person; empty when it does not."""
+
+    at: datetime | None = None
+    waits: str = ""
+
+
+class PostTimes(Protocol):
+    """Says when posts may go out."""
+
+    async def of(self, claim: Claim) -> PostTime:
+        """The time of the claimed post, as it is now. Gives it the next free slot if its channel has slots and it has no time."""
+        ...
+
+
 class StageStore(Protocol):
     """The table of stages, as a runner uses it."""
 

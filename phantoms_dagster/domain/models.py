@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model
 from phantoms_dagster.domain.hashtags import Hashtag, unique
 from phantoms_dagster.domain.languages import language_tag
 from phantoms_dagster.domain.platform_fields import with_channel_keys, with_post_terms
+from phantoms_dagster.domain.posting_slots import MissedPolicy, PostingSlot, RepeatRule
 from phantoms_dagster.domain.problems import MisplacedError
 from phantoms_dagster.domain.text import NFC, Written, has_word
 from phantoms_dagster.domain.values import Value
@@ -74,6 +75,8 @@ class Channel(Value):
     """A brand: its voice, its look, where and when it posts, and what a video may cost.
 
     `tokens`: where each account's secret is read from, by platform: `env:NAME` or `file:/path`, never the secret itself.
+    `slots`: the times at which approved videos are posted; without them, posts go out as soon as they are approved.
+    `min_distance_minutes`: between two posts of an account, when a slot is chosen. `missed`: what to do when a slot has passed.
     `reviewers`: how many different people must approve. `own_briefs`: whether people may approve a brief that they added.
     Platforms with a key of their own add one field each (see `key_of`).
     """
@@ -90,6 +93,10 @@ class Channel(Value):
     hashtags: tuple[Hashtag, ...] = ()
     timezone: str = "UTC"
     posting_hours: PostingHours = PostingHours()
+    slots: tuple[PostingSlot, ...] = ()
+    min_distance_minutes: Annotated[int, Field(ge=0, le=1440)] = 30
+    missed: MissedPolicy = "post"
+    repeats: RepeatRule = RepeatRule()
     budget_usd: Annotated[Decimal, Field(ge=0)] = Decimal("1.00")
     palette: Palette = Palette()
     made_for_kids: bool = False
@@ -135,6 +142,10 @@ class Channel(Value):
         """What the channel says under the platform's own key. None when the platform has no key, or the channel must add it."""
         key: ChannelKey | None = getattr(self, platform) if platform.spec.channel_key is not None else None
         return key
+
+    def has_slots(self, platform: Platform) -> bool:
+        """Whether approved videos wait for a slot on that platform."""
+        return any(slot.serves(platform) for slot in self.slots)
 
     def banned_in(self, text: str) -> list[str]:
         """The banned words that occur in `text` as whole words, ignoring case."""

@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from phantoms_dagster.domain.models import Channel, Platform
+from phantoms_dagster.domain.posting_slots import DayLimit
 from phantoms_dagster.production.stages.post import next_opening
 
-# Two posts of one account that are closer than this compete for the same viewers.
-MIN_GAP = timedelta(minutes=30)
 _DAY = timedelta(days=1)
 
 
@@ -24,14 +23,6 @@ class Neighbour:
     platform: Platform
     account: str
     at: datetime
-
-
-@dataclass(frozen=True)
-class DayLimit:
-    """A platform's limit: `posts` per calendar day in `zone`, or, without a zone, per account in any 24 hours."""
-
-    posts: int
-    zone: str | None = None
 
 
 def warnings(
@@ -48,6 +39,8 @@ def warnings(
     `neighbours`: posts of other videos. `limits`: by platform.
     """
     zone = ZoneInfo(channel.timezone)
+    # Two posts of one account that are closer than this compete for the same viewers.
+    distance = timedelta(minutes=channel.min_distance_minutes)
     found = []
     if at <= now:
         found.append("That time is past: it goes out as soon as it is approved, within the channel's posting hours.")
@@ -62,7 +55,7 @@ def warnings(
     for platform in platforms:
         account = channel.accounts.get(platform)
         same = [one for one in neighbours if one.platform is platform and one.account == account]
-        taken = min((one for one in same if abs(one.at - goes) < MIN_GAP), key=lambda one: abs(one.at - goes), default=None)
+        taken = min((one for one in same if abs(one.at - goes) < distance), key=lambda one: abs(one.at - goes), default=None)
         if taken is not None:
             local = taken.at.astimezone(zone)
             found.append(f"That slot is taken on {platform.title}: “{taken.title}” goes out at {local:%H:%M}.")

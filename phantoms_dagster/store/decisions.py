@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,7 @@ from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, changes, post_words
 from phantoms_dagster.store import holds
 from phantoms_dagster.store.audit import Actor, AuditEntry
 from phantoms_dagster.store.audit import note as note_deeds
+from phantoms_dagster.store.bookings import Limits, book_approved, give_back
 from phantoms_dagster.store.decision_rows import FIRSTS, LOOK, UNDECIDED, locked
 from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.holds import HeldVideo
@@ -62,10 +63,21 @@ FIRST_OF_TWO = "approve as first of two"
 
 
 class Decisions:
-    """Reviewers' decisions. `privacy`: from the settings, by platform. `sandbox`: Instagram's posts go to the sandbox."""
+    """Reviewers' decisions. `privacy`: from the settings, by platform. `sandbox`: Instagram's posts go to the sandbox.
 
-    def __init__(self, engine: Engine, privacy: Mapping[Platform, str] = DEFAULT_PRIVACY, *, sandbox: bool = False) -> None:
+    `limits`: how many posts a platform takes per day, for the slots of approved videos.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        privacy: Mapping[Platform, str] = DEFAULT_PRIVACY,
+        *,
+        sandbox: bool = False,
+        limits: Callable[[], Limits] = dict,
+    ) -> None:
         self._engine = engine
+        self._limits = limits
         self._privacy = privacy
         self._sandbox = sandbox
 
@@ -186,6 +198,14 @@ class Decisions:
             ]
             note_deeds(connection, deeds)
             connection.execute(text(notify("'approval'")))
+        if new and not approved:
+            give_back(connection, [rows[key]["id"] for key in new])
+        if approved and (timed := [rows[key]["id"] for key in new if rows[key]["channel"].get("slots")]):
+            slots = book_approved(connection, timed, self._limits())
+            found = [
+                replace(one, booked=tuple(slot for slot in slots if slot.key == one.key)) if isinstance(one, Decided) else one
+                for one in found
+            ]
         # Afterwards: two that are approved together are each other's repetition.
         if approved and new:
             said = self._warnings(connection, rows, {key: reviews[key] for key in new})

@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform, PostWords
+from phantoms_dagster.store.bookings import Booked
 from phantoms_dagster.store.two_reviewers import FirstApproval
 
 # A video whose approval is in one of these states can be decided on.
@@ -24,7 +25,8 @@ class DecidedFirst(InvalidInput):
 class Decided:
     """A recorded decision. `new` is False when it was recorded before. `warnings`: what the reviewer should know.
 
-    `first`: it is the first of two approvals, and nothing is published before another person also approves.
+    `first`: it is the first of two approvals, and nothing is published before another person also approves. `booked`: the
+    slots that its posts took.
     """
 
     key: str
@@ -32,6 +34,7 @@ class Decided:
     new: bool
     warnings: tuple[str, ...] = ()
     first: bool = False
+    booked: tuple[Booked, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ _CLOSE_ATTEMPTS = text(
 )
 
 # One statement, so that it needs no transaction around it. Consequences apply only to rows that `ended` was able to end. All parts
-# see the table as it was before, so a stage's cost counts the attempts as `closed` leaves them. A post is ready at its publish
-# time, every other stage at once.
+# see the table as it was before, so a stage's cost counts the attempts as `closed` leaves them. A post is ready when it is
+# booked, or else at its publish time, every other stage at once.
 _FINISH = text(
     f"""
     WITH g AS MATERIALIZED (SELECT * FROM {_ROWS}),
@@ -96,7 +96,10 @@ _FINISH = text(
     ), next AS (
         UPDATE phantoms.stages n
         SET state = 'ready', updated_at = clock_timestamp(),
-            ready_at = CASE WHEN n.stage LIKE '%/post' THEN GREATEST(clock_timestamp(), v.publish_at) ELSE clock_timestamp() END
+            ready_at = CASE WHEN n.stage LIKE '%/post' THEN GREATEST(clock_timestamp(), COALESCE(
+                (SELECT b.at FROM phantoms.bookings b
+                    WHERE b.video_id = n.video_id AND b.platform = split_part(n.stage, '/', 1) AND b.state = 'booked'),
+                v.publish_at)) ELSE clock_timestamp() END
         FROM ended e
         JOIN jsonb_to_recordset(CAST(:next AS jsonb)) AS f(made text, stage text) ON f.made = e.stage
         JOIN phantoms.videos v ON v.id = e.video_id

@@ -36,7 +36,8 @@ _LATEST = text(
 
 _CHANNELS = text(
     """
-    SELECT v.key, v.publish_at, v.brief->'platforms' AS platforms, c.config AS channel
+    SELECT v.key, v.brief->'platforms' AS platforms, c.config AS channel, COALESCE(
+        (SELECT min(b.at) FROM phantoms.bookings b WHERE b.video_id = v.id AND b.state = 'booked'), v.publish_at) AS publish_at
     FROM phantoms.videos v JOIN phantoms.channels c ON c.name = v.channel WHERE v.key = ANY(:keys)
     """
 )
@@ -68,7 +69,7 @@ class AttemptSummary:
 
 @dataclass(frozen=True)
 class Release:
-    """The facts that decide when an approved video is published."""
+    """The facts that decide when an approved video is published. `publish_at`: its first booking, or else the time in its brief."""
 
     key: str
     publish_at: datetime | None

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock
-from phantoms_dagster.production.rescheduling import DayLimit
+from phantoms_dagster.domain.posting_slots import DayLimit
 from phantoms_dagster.resilience.limits import RedisLimits, redis_limits
 from phantoms_dagster.resilience.pools import DAY, PoolLimits, Pools
 from phantoms_dagster.settings import Settings

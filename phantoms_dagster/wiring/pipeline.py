@@ -46,6 +46,7 @@ from phantoms_dagster.store.engine import async_engine
 from phantoms_dagster.store.grants import PostgresGrants
 from phantoms_dagster.store.kept_files import files_are_known
 from phantoms_dagster.store.ledgers import PostgresLedgers
+from phantoms_dagster.store.post_times import PostgresPostTimes
 from phantoms_dagster.store.sealed_urls import SealedUrls
 from phantoms_dagster.store.stage_checks import StageChecks
 from phantoms_dagster.store.stage_store import PostgresStageStore
@@ -54,7 +55,7 @@ from phantoms_dagster.wiring.account_adapters import AccountLateIds, AccountMetr
 from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
-from phantoms_dagster.wiring.limits import limits_of
+from phantoms_dagster.wiring.limits import limits_of, post_limits
 from phantoms_dagster.wiring.media_gate import GatedUseCase, MediaGate, media_gate
 from phantoms_dagster.wiring.object_store_guard import guarded_media
 from phantoms_dagster.wiring.platforms import LazyAdapters, Toolbox, can, oauth_adapters
@@ -156,7 +157,7 @@ class _Parts:
         )
         return StageRunner(
             store=PostgresStageStore(database, lease_seconds=s.pacing.lease_seconds),
-            use_cases=self._use_cases(ledgers),
+            use_cases=self._use_cases(database, ledgers),
             clock=self.wall_clock,
             policy=policy,
             random=random.random,
@@ -166,7 +167,7 @@ class _Parts:
             policies={kind: replace(policy, attempts=most) for kind, most in s.pacing.stage_attempts.items()},
         )
 
-    def _use_cases(self, ledgers: PostgresLedgers) -> Mapping[str, UseCase]:
+    def _use_cases(self, database: AsyncEngine, ledgers: PostgresLedgers) -> Mapping[str, UseCase]:
         s, media = self.settings, self.media
         studio = FfmpegStudio()
         privacy = wanted_privacy(s)
@@ -189,6 +190,7 @@ class _Parts:
                 publishers=self._publishers(),
                 media=media,
                 ledgers=ledgers,
+                times=PostgresPostTimes(database, limits=post_limits(s), clock=self.clock),
                 clock=self.clock,
                 max_wait_seconds=s.pacing.max_wait_seconds,
                 privacy=privacy,

@@ -6,7 +6,7 @@ It is synchronous, for commands and sensors; `pipeline` gives the asynchronous p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from decimal import Decimal
@@ -23,6 +23,7 @@ from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Channel, Platform, StageOutput
 from phantoms_dagster.domain.outlook import Outages
+from phantoms_dagster.domain.posting_slots import DayLimit
 from phantoms_dagster.registry.providers import PROVIDERS
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts
@@ -165,7 +166,12 @@ class Services:
         sandbox = self.settings.sandbox.mode == "on" or (
             self.settings.sandbox.mode == "auto" and self.endpoints.missing(str(REPEATS))
         )
-        return Decisions(self.engine, wanted_privacy(self.settings), sandbox=sandbox)
+        return Decisions(self.engine, wanted_privacy(self.settings), sandbox=sandbox, limits=self._post_limits)
+
+    def _post_limits(self) -> Mapping[Platform, Sequence[DayLimit]]:
+        from phantoms_dagster.wiring.limits import post_limits  # noqa: PLC0415
+
+        return post_limits(self.settings)
 
     def pending_decisions(self) -> PendingDecisions:
         """The decisions that can still be undone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from phantoms_dagster.domain.models import (
     content_hash,
 )
 from phantoms_dagster.domain.ports import FitResult
+from phantoms_dagster.domain.posting_slots import DayLimit
 from phantoms_dagster.domain.wording import post_words
 from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
@@ -35,6 +36,7 @@ from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.sandbox.youtube.routes import routes
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.ledgers import PostgresLedgers
+from phantoms_dagster.store.post_times import PostgresPostTimes
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, PROBE, SCRIPT, World, done, media_file
 
 BEFORE_REVIEW = ("script", "voiceover")
@@ -93,6 +95,7 @@ class Studio:
     store: FolderStore
     clock: Clock
     folder: Path
+    limits: Mapping[Platform, Sequence[DayLimit]] = field(default_factory=dict)
 
     async def media_file(self, name: str = "video") -> MediaFile:
         file = self.folder / f"{name}.mp4"
@@ -158,6 +161,7 @@ class Studio:
             publishers={Platform("youtube"): publisher or self.youtube()},
             media=self.store,
             ledgers=PostgresLedgers(self.world.async_engine),
+            times=PostgresPostTimes(self.world.async_engine, limits=self.limits, clock=self.clock),
             clock=self.clock,
         )
 

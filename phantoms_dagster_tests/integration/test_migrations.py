@@ -102,7 +102,7 @@ def test_the_migrations_make_the_same_triggers_as_the_schema(database_url: str, 
         with database.connect() as connection:
             found.append([connection.execute(text(statement)).scalars().all() for statement in statements])
         database.dispose()
-    assert [len(part) for part in found[0]] == [5, 6]
+    assert [len(part) for part in found[0]] == [6, 7]
     assert found[0] == found[1]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from phantoms_dagster.domain.models import Channel, Platform, PostingHours
-from phantoms_dagster.production.rescheduling import DayLimit, Neighbour, warnings
+from phantoms_dagster.domain.posting_slots import DayLimit
+from phantoms_dagster.production.rescheduling import Neighbour, warnings
 
 NOW = datetime(2026, 10, 20, 12, tzinfo=UTC)
 CHANNEL = Channel(

@@ -69,13 +69,17 @@ class ScriptLine:
 
 @dataclass(frozen=True)
 class Target:
-    """A platform of the video: the texts of its post, the account, and the publication time. `seen` is the URL once posted."""
+    """A platform of the video: the texts of its post, the account, and the publication time. `seen` is the URL once posted.
+
+    `takes_slot`: once it is approved, its post takes the next free slot.
+    """
 
     platform: Platform
     words: PostWords | None
     notes: Sequence[str]
     account: str
     goes_out: datetime | None
+    takes_slot: bool
     state: str
     seen: str | None
 
@@ -256,6 +260,7 @@ def _targets(screen: Screen, review: Review | None) -> list[Target]:
             notes=_notes(screen, platform, words),
             account=screen.channel.accounts.get(platform, "no account"),
             goes_out=opens if opens > now else None,
+            takes_slot=screen.brief.publish_at is None and screen.channel.has_slots(platform),
             state=screen.states.get(f"{platform}/post", "blocked"),
             seen=screen.posts.get(str(platform)),
         )

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from phantoms_dagster.domain.attempt_context import acquire_within
-from phantoms_dagster.domain.claims import Ledgers, StageResult, StageTask
-from phantoms_dagster.domain.errors import NotYet, Permanent
+from phantoms_dagster.domain.claims import Ledgers, PostTimes, StageResult, StageTask
+from phantoms_dagster.domain.errors import NotYet, Permanent, WaitsForPerson
 from phantoms_dagster.domain.models import (
     ApprovalOutput,
     Channel,
@@ -47,6 +47,7 @@ class Publish:
         publishers: Mapping[Platform, Publisher],
         media: MediaStore,
         ledgers: Ledgers,
+        times: PostTimes,
         clock: Clock,
         privacy: Mapping[Platform, str] = DEFAULT_PRIVACY,
         max_wait_seconds: float = 120.0,
@@ -55,6 +56,7 @@ class Publish:
         self._publishers = publishers
         self._media = media
         self._ledgers = ledgers
+        self._times = times
         self._clock = clock
         self._privacy = privacy
         self._one_at_a_time: defaultdict[tuple[Platform, str], asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -112,12 +114,15 @@ class Publish:
         return account
 
     async def _may_go(self, task: StageTask) -> None:
-        """Raise NotYet outside the channel's hours.
+        """Raise NotYet before the post's time and outside the channel's hours, and WaitsForPerson when a person took it out.
 
-        It is checked again right before each request that can publish, after any waits.
+        It is checked again right before each request that can publish, after any waits, so that a post can be moved until then.
         """
+        time = await self._times.of(task.claim)
+        if time.waits:
+            raise WaitsForPerson(time.waits)
         now = self._clock.now()
-        opens = next_opening(task.video.channel, max(now, task.video.brief.publish_at or now))
+        opens = next_opening(task.video.channel, max(now, time.at or now))
         if opens > now:
             raise NotYet(f"goes out at {opens:%Y-%m-%d %H:%M} UTC", retry_after=(opens - now).total_seconds(), until=opens)
 

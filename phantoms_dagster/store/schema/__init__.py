@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from phantoms_dagster.store.schema.calendar import bookings, missed_slots
 from phantoms_dagster.store.schema.columns import SCHEMA, metadata
 from phantoms_dagster.store.schema.desk import bulk_actions, bulk_items, guest_links, holds, issues, pending_decisions
 from phantoms_dagster.store.schema.outside import (
@@ -44,6 +45,7 @@ __all__ = [
     "approvals",
     "attempts",
     "audit_log",
+    "bookings",
     "bulk_actions",
     "bulk_items",
     "channels",
@@ -58,6 +60,7 @@ __all__ = [
     "late_ids",
     "metadata",
     "metric_snapshots",
+    "missed_slots",
     "notices",
     "oidc_states",
     "pending_decisions",

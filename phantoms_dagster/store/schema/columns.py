@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import DDL, BigInteger, Column, DateTime, ForeignKey, Identity, MetaData, event, func
 
-from phantoms_dagster.store import ledger_guards, webhook_triggers
+from phantoms_dagster.store import booking_triggers, ledger_guards, webhook_triggers
 from phantoms_dagster.store.cause import CAUSE_OF
 
 SCHEMA = "phantoms"
 
 metadata = MetaData(schema=SCHEMA)
 event.listen(metadata, "before_create", DDL(CAUSE_OF))  # type: ignore[no-untyped-call]
-for _statement in (*webhook_triggers.CREATE, *ledger_guards.CREATE):
+for _statement in (*webhook_triggers.CREATE, *ledger_guards.CREATE, *booking_triggers.CREATE):
     event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]
 
 

@@ -1,0 +1,48 @@
+"""Tables of the calendar: when each post goes out, and which slots were missed."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Text, text
+
+from phantoms_dagster.store.schema.columns import id_column, metadata, time_column, video_column
+
+bookings = Table(
+    "bookings",
+    metadata,
+    Column("video_id", BigInteger, ForeignKey("phantoms.videos.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("platform", Text, primary_key=True),
+    Column("account", Text, nullable=False),
+    time_column("at", nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("why", Text),
+    Column("sequence", Integer, nullable=False, server_default=text("0")),
+    time_column("created_at", now=True),
+    time_column("updated_at", now=True),
+    Index(
+        "bookings_once",
+        "platform",
+        "account",
+        "at",
+        unique=True,
+        postgresql_where=text("kind = 'slot' AND state IN ('booked', 'repeat')"),
+    ),
+    Index("bookings_by_time", "at"),
+    Index("bookings_that_wait", "state", postgresql_where=text("state IN ('missed', 'repeat')")),
+)
+
+missed_slots = Table(
+    "missed_slots",
+    metadata,
+    id_column(),
+    video_column(),
+    Column("platform", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    time_column("at", nullable=False),
+    time_column("noticed_at", now=True),
+    Column("why", Text, nullable=False),
+    Column("policy", Text, nullable=False),
+    Index("missed_slots_of_video", "video_id", "id"),
+    Index("missed_slots_by_time", "at"),
+)

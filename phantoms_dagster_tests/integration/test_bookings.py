@@ -1,0 +1,279 @@
+"""Approved videos take the next free slots of their channel, each slot once, and go out then."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phantoms_dagster.domain.brief_changes import BriefChanges
+from phantoms_dagster.domain.claims import StageTask
+from phantoms_dagster.domain.errors import NotYet, WaitsForPerson
+from phantoms_dagster.domain.models import Channel, Platform
+from phantoms_dagster.domain.posting_slots import DayLimit, PostingSlot
+from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.store.brief_edits import BriefEdits
+from phantoms_dagster.store.decisions import Decisions
+from phantoms_dagster.store.judgement import Decided
+from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
+from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
+
+YOUTUBE, TIKTOK = Platform("youtube"), Platform("tiktok")
+
+
+@pytest.fixture
+async def studio(database_url: str, tmp_path: Path) -> AsyncIterator[Studio]:
+    async with open_world(database_url) as world, open_studio(world, tmp_path) as opened:
+        yield opened
+
+
+def slotted(*times: str, **changes: Any) -> Channel:
+    slots = tuple(PostingSlot(time=one) for one in times or ("12:00", "18:00"))
+    return CHANNEL.model_copy(update={"slots": slots, **changes})
+
+
+def approve(studio: Studio, *keys: str, limits: Any = None) -> list[Decided]:
+    decisions = Decisions(studio.world.engine, limits=lambda: limits or {})
+    found = decisions.decide_all(list(keys), approved=True, reviewer="ann", via="cli")
+    assert all(isinstance(one, Decided) for one in found)
+    return found  # type: ignore[return-value]
+
+
+def bookings(world: World) -> list[tuple[str, str, datetime, str, str]]:
+    rows = world.rows(
+        """SELECT v.key, b.platform, b.at, b.kind, b.state FROM phantoms.bookings b JOIN phantoms.videos v ON v.id = b.video_id
+        ORDER BY b.at, b.platform, v.id"""
+    )
+    return [tuple(row.values()) for row in rows]  # type: ignore[misc]
+
+
+def next_times(count: int, *hours: int) -> list[datetime]:
+    """The next times at these UTC hours, as a person would count them."""
+    now = datetime.now(UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    found = [midnight + timedelta(days=day, hours=hour) for day in range(count + 1) for hour in hours]
+    return [at for at in found if at > now][:count]
+
+
+async def to_post(studio: Studio, key: str) -> None:
+    await studio.approved(key)
+    await studio.varied(key)
+
+
+async def post(studio: Studio, key: str) -> Any:
+    _, claim = await studio.claim(key)
+    return await studio.publish()(StageTask(claim, await studio.world.store().attempt(claim)))
+
+
+async def test_videos_that_are_approved_together_take_the_next_free_slots_in_order(studio: Studio) -> None:
+    keys = await studio.rendered(count=3, channel=slotted())
+    found = approve(studio, *keys)
+    times = next_times(3, 12, 18)
+    assert bookings(studio.world) == [(key, "youtube", at, "slot", "booked") for key, at in zip(keys, times, strict=True)]
+    assert [[slot.at for slot in one.booked] for one in found] == [[at] for at in times]
+
+
+async def test_each_platform_has_its_own_slots(studio: Studio) -> None:
+    slots = (PostingSlot(time="12:00", platforms=(YOUTUBE,)), PostingSlot(time="18:00", platforms=(TIKTOK,)))
+    [key] = await studio.rendered(channel=CHANNEL.model_copy(update={"slots": slots}), platforms=(YOUTUBE, TIKTOK))
+    approve(studio, key)
+    expected = {("youtube", next_times(1, 12)[0]), ("tiktok", next_times(1, 18)[0])}
+    assert {(platform, at) for _, platform, at, _, _ in bookings(studio.world)} == expected
+
+
+async def test_a_channel_without_slots_and_a_brief_with_a_time_book_nothing(studio: Studio) -> None:
+    [plain] = await studio.rendered()
+    approve(studio, plain)
+    studio.world.catalogue.put_channels([slotted()])
+    [fixed] = await studio.rendered(channel=slotted())
+    edits = BriefEdits(studio.world.engine)
+    edits.edit(fixed, BriefChanges(publish_at=datetime.now(UTC) + timedelta(days=1)), by="test")
+    assert approve(studio, fixed)[0].booked == ()
+    assert bookings(studio.world) == []
+
+
+async def test_a_fixed_time_near_a_slot_leaves_no_room_for_another_post(studio: Studio) -> None:
+    first, second = await studio.rendered(count=2, channel=slotted("12:00"))
+    noon, after = next_times(2, 12)
+    BriefEdits(studio.world.engine).edit(first, BriefChanges(publish_at=noon + timedelta(minutes=20)), by="test")
+    approve(studio, second)
+    assert [at for _, _, at, _, _ in bookings(studio.world)] == [after]
+
+
+async def test_a_post_is_ready_at_its_slot_and_waits_until_then(studio: Studio) -> None:
+    [key] = await studio.rendered(channel=slotted())
+    approve(studio, key)
+    await to_post(studio, key)
+    [at] = next_times(1, 12, 18)
+    assert studio.world.row(key, "youtube/post")["ready_at"] == at
+    with pytest.raises(NotYet, match="goes out at"):
+        await post(studio, key)
+    assert studio.posts() == []
+    studio.clock.time = at
+    assert (await post(studio, key)).output.remote_id
+    assert len(studio.posts()) == 1
+
+
+async def test_the_day_whose_quota_is_reserved_is_passed_over_and_that_is_said(studio: Studio) -> None:
+    limits = {YOUTUBE: [DayLimit(1, "UTC")]}
+    keys = await studio.rendered(count=2, channel=slotted("00:00", "00:30", "23:00", "23:30"))
+    first, second = approve(studio, *keys, limits=limits)
+    [one], [other] = first.booked, second.booked
+    assert other.at.date() == one.at.date() + timedelta(days=1)
+    assert one.full == ()
+    assert "YouTube's quota of" in other.note
+    assert "1 of 1 posts; the next day's slot was taken" in other.note
+
+
+async def test_two_people_who_approve_at_the_same_time_never_give_one_slot_to_two_videos(studio: Studio) -> None:
+    keys = await studio.rendered(count=24, channel=slotted())
+    halves = [keys[0::2], keys[1::2]]
+    started = threading.Barrier(2)
+
+    def approve_one_by_one(mine: list[str]) -> None:
+        started.wait()
+        for key in mine:
+            approve(studio, key)
+
+    await asyncio.gather(*(asyncio.to_thread(approve_one_by_one, half) for half in halves))
+    times = [at for _, _, at, _, _ in bookings(studio.world)]
+    assert times == next_times(24, 12, 18)
+
+
+async def test_the_database_refuses_a_second_booking_of_a_slot(studio: Studio) -> None:
+    first, second = await studio.rendered(count=2, channel=slotted())
+    approve(studio, first, second)
+    with pytest.raises(Exception, match="bookings_once"):
+        studio.world.write("UPDATE phantoms.bookings SET at = (SELECT min(at) FROM phantoms.bookings)")
+
+
+async def test_a_rejected_video_gives_its_slot_back_and_a_given_up_post_too(studio: Studio) -> None:
+    first, second, third = await studio.rendered(count=3, channel=slotted())
+    approve(studio, first)
+    studio.world.write(
+        "UPDATE phantoms.stages SET state = 'discarded' WHERE stage = 'youtube/post' AND video_id = "
+        "(SELECT id FROM phantoms.videos WHERE key = :key)",
+        key=first,
+    )
+    approve(studio, second)
+    assert [(key, at) for key, _, at, _, _ in bookings(studio.world)] == [(second, next_times(1, 12, 18)[0])]
+    Decisions(studio.world.engine).decide(third, approved=False, reviewer="ann", via="cli")
+    assert len(bookings(studio.world)) == 1
+
+
+async def test_a_post_without_a_slot_books_one_when_its_channel_got_slots_later(studio: Studio) -> None:
+    [key] = await studio.ready_to_post()
+    assert bookings(studio.world) == []
+    studio.world.catalogue.put_channels([slotted()])
+    with pytest.raises(NotYet, match="goes out at"):
+        await post(studio, key)
+    assert [at for _, _, at, _, _ in bookings(studio.world)] == next_times(1, 12, 18)
+
+
+async def test_a_new_time_in_the_brief_replaces_the_slot(studio: Studio) -> None:
+    [key] = await studio.rendered(channel=slotted())
+    approve(studio, key)
+    await to_post(studio, key)
+    later = datetime.now(UTC) + timedelta(days=9)
+    edits = BriefEdits(studio.world.engine)
+    edits.edit(key, BriefChanges(publish_at=later), by="test")
+    assert bookings(studio.world) == []
+    assert studio.world.row(key, "youtube/post")["ready_at"] == later
+    edits.edit(key, BriefChanges(publish_now=True), by="test")
+    with pytest.raises(NotYet, match="goes out at"):
+        await post(studio, key)
+    assert [at for _, _, at, _, _ in bookings(studio.world)] == next_times(1, 12, 18)
+
+
+# --- missed slots
+
+
+async def missed(studio: Studio, policy: str, *, count: int = 1) -> list[str]:
+    """Posts that were ready, and whose slots passed two hours ago."""
+    keys = await studio.rendered(count=count, channel=slotted(missed=policy))
+    approve(studio, *keys)
+    for key in keys:
+        await to_post(studio, key)
+    studio.world.write("UPDATE phantoms.bookings SET at = clock_timestamp() - interval '2 hours' - video_id * interval '1 second'")
+    studio.world.write("UPDATE phantoms.stages SET ready_at = clock_timestamp() - interval '3 hours' WHERE stage = 'youtube/post'")
+    return keys
+
+
+def missed_rows(world: World) -> list[Any]:
+    return [dict(row) for row in world.rows("SELECT platform, why, policy FROM phantoms.missed_slots ORDER BY id")]
+
+
+async def test_a_missed_slot_is_posted_as_soon_as_possible_by_default(studio: Studio) -> None:
+    [key] = await missed(studio, "post")
+    assert (await post(studio, key)).output.remote_id
+    [row] = missed_rows(studio.world)
+    assert row["policy"] == "post"
+    assert "Phantoms was not running" in row["why"]
+
+
+async def test_two_missed_posts_keep_their_distance(studio: Studio) -> None:
+    first, second = await missed(studio, "post", count=2)
+    assert (await post(studio, first)).output.remote_id
+    with pytest.raises(NotYet, match="goes out at"):
+        await post(studio, second)
+    studio.clock.time += timedelta(minutes=31)
+    assert (await post(studio, second)).output.remote_id
+
+
+async def test_a_missed_slot_waits_for_the_next_one(studio: Studio) -> None:
+    [key] = await missed(studio, "next")
+    with pytest.raises(NotYet, match="goes out at"):
+        await post(studio, key)
+    assert [(at, state) for _, _, at, _, state in bookings(studio.world)] == [(next_times(1, 12, 18)[0], "booked")]
+    assert [row["policy"] for row in missed_rows(studio.world)] == ["next"]
+
+
+async def test_a_missed_slot_waits_for_a_person(studio: Studio) -> None:
+    [key] = await missed(studio, "ask")
+    for _ in range(2):  # it is written down once
+        with pytest.raises(WaitsForPerson, match="its slot was missed"):
+            await post(studio, key)
+    assert [row["policy"] for row in missed_rows(studio.world)] == ["ask"]
+    assert studio.posts() == []
+
+
+async def test_a_post_that_is_a_little_late_goes_out(studio: Studio) -> None:
+    [key] = await missed(studio, "ask")
+    studio.world.write("UPDATE phantoms.bookings SET at = clock_timestamp() - interval '20 minutes'")
+    assert (await post(studio, key)).output.remote_id
+    assert missed_rows(studio.world) == []
+
+
+async def test_a_post_that_has_begun_is_finished_however_late_it_is(studio: Studio) -> None:
+    [key] = await missed(studio, "ask")
+    _, claim = await studio.claim(key)
+    publish = studio.publish()
+    journal = await publish._ledgers.post(
+        claim, account="youtube-account", marker=f"{key}-youtube", video=await studio.media_file(key), caption="", sandbox=True
+    )
+    await journal.save(PostState.OPENED, handle={}, offset=0)
+    assert (await post(studio, key)).output.remote_id
+    assert missed_rows(studio.world) == []
+
+
+async def test_the_reason_of_a_missed_slot_is_what_the_post_waited_for(studio: Studio) -> None:
+    [key] = await missed(studio, "next")
+    studio.world.write(
+        "UPDATE phantoms.stages SET state = 'deferred', reason = 'youtube account main waits: reconnect it', "
+        "retry_at = clock_timestamp() WHERE stage = 'youtube/post'"
+    )
+    with pytest.raises(NotYet, match="goes out at"):
+        await post(studio, key)
+    assert [row["why"] for row in missed_rows(studio.world)] == ["youtube account main waits: reconnect it"]
+
+
+async def test_a_post_that_was_ready_too_late_says_so(studio: Studio) -> None:
+    [key] = await missed(studio, "ask")
+    studio.world.write("UPDATE phantoms.stages SET ready_at = clock_timestamp() WHERE stage = 'youtube/post'")
+    with pytest.raises(WaitsForPerson, match="the post was ready only at"):
+        await post(studio, key)
