@@ -27,6 +27,8 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("GET", "/login/oidc/back"): Role.PUBLIC,  # works once, and only in the browser that started the log-in
         ("POST", "/logout"): Role.PUBLIC,
         ("GET", "/media/{name}"): Role.PUBLIC,  # the URL is signed and expires within minutes
+        ("GET", "/provider-events/{integration}"): Role.PUBLIC,  # each delivery is signed, and stored at most once
+        ("POST", "/provider-events/{integration}"): Role.PUBLIC,
         ("GET", "/"): Role.VIEWER,
         ("POST", "/theme"): Role.VIEWER,
         # Review
@@ -139,5 +141,6 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
     }
 )
 
-# These routes do not look up the visitor, so they answer even while PostgreSQL is down.
-WITHOUT_VISITOR = frozenset({"/health", "/static/{digest}/{name}"})
+# These routes do not look up the visitor and need no CSRF token. The first two answer even while PostgreSQL is down. The last is
+# for programs, which sign what they send.
+WITHOUT_VISITOR = frozenset({"/health", "/static/{digest}/{name}", "/provider-events/{integration}"})

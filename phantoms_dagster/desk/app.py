@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import ModuleType
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
-from phantoms_dagster.desk import api, errors
+from phantoms_dagster.desk import api, errors, provider_events
 from phantoms_dagster.desk.access import ROLES
 from phantoms_dagster.desk.api.routes import ApiRoute
 from phantoms_dagster.desk.context import CONNECTIONS, Desk
 from phantoms_dagster.desk.pages import PAGES
 from phantoms_dagster.desk.shield import RequestGuard
-from phantoms_dagster.desk.upkeep import advance_bulk_actions, commit_due, run_repeatedly
+from phantoms_dagster.desk.upkeep import advance_bulk_actions, commit_due, follow_events, run_repeatedly
 from phantoms_dagster.desk.visits import admit, close_uploads
 
 
-def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES)) -> FastAPI:
+def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES, provider_events)) -> FastAPI:
     """Return the application. It owns `desk` and closes it on shutdown.
 
     Raises RuntimeError when a route is missing in `access.ROLES`.
@@ -33,7 +33,11 @@ def create_app(desk: Desk, pages: Sequence[ModuleType] = (*PAGES, *api.MODULES))
         async with (
             run_repeatedly(lambda: commit_due(desk.pending), "commit decisions"),
             run_repeatedly(lambda: advance_bulk_actions(desk.bulk), "run bulk actions"),
+            AsyncExitStack() as optional,
         ):
+            if desk.settings.provider_events.url is not None:
+                following = run_repeatedly(follow_events(desk.provider_events), "follow events of providers")
+                await optional.enter_async_context(following)
             yield
         desk.close()
 

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from phantoms_dagster.desk.attempts import LoginAttempts
 from phantoms_dagster.desk.keys import Keys, load_keys
 from phantoms_dagster.desk.oidc import OidcProvider
+from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.audit import AuditLog
 from phantoms_dagster.store.board import Board
@@ -23,6 +24,7 @@ from phantoms_dagster.store.earlier import EarlierRevisions
 from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.guest_links import GuestLinks
 from phantoms_dagster.store.pending import PendingDecisions
+from phantoms_dagster.store.provider_events import ProviderEvents
 from phantoms_dagster.store.review.queue import ReviewQueue
 from phantoms_dagster.store.users import Users
 from phantoms_dagster.wiring import Services
@@ -98,6 +100,12 @@ class Desk:
         return Calendar(self.reading)
 
     @cached_property
+    def provider_events(self) -> ProviderEvents:
+        """Events that platforms and providers sent."""
+        rules = {name: spec.late_ids for name, spec in SPECS.items() if spec.late_ids is not None}
+        return ProviderEvents(self.services.engine, rules)
+
+    @cached_property
     def reading(self) -> Engine:
         """The engine for queries that only read."""
         return reading(self.services.engine)
@@ -114,6 +122,8 @@ class Desk:
             found |= {"127.0.0.1", "localhost", "::1"}
         if self.settings.desk.url:
             found.add(_host_of(self.settings.desk.url))
+        if self.settings.provider_events.url:
+            found.add(_host_of(self.settings.provider_events.url))
         return frozenset(found)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The desk's background tasks: commit decisions whose undo window has passed, and advance bulk actions.
+"""The desk's background tasks: commit decisions whose undo window has passed, advance bulk actions, follow providers' events.
 
 Any desk on the same database does the work for all of them. What is left when a desk stops waits for the next one.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeGuard
@@ -17,6 +18,7 @@ from phantoms_dagster.domain.errors import StoreAway
 from phantoms_dagster.store.away import in_words, is_away
 from phantoms_dagster.store.bulk import BulkActions
 from phantoms_dagster.store.pending import PendingDecisions
+from phantoms_dagster.store.provider_events import ProviderEvents
 from phantoms_dagster.wiring.threads import in_thread
 
 # Time between two checks for due decisions. With a shorter undo window the checks come more often, so none is found late.
@@ -25,6 +27,9 @@ SHORTEST_SECONDS = 0.2
 # Time between two checks for bulk actions. While there are steps to do, there is no pause: a person is watching the page.
 BULK_SECONDS = 3.0
 AWAY_SECONDS = 3.0
+# Time between two checks for events of providers, and between two removals of old ones.
+EVENTS_SECONDS = 2.0
+FORGET_SECONDS = 3_600.0
 
 _log = logging.getLogger(__name__)
 
@@ -80,3 +85,18 @@ def commit_due(pending: PendingDecisions) -> float:
 def advance_bulk_actions(actions: BulkActions) -> float:
     """Advance the bulk actions that are not finished. Return the seconds until the next check."""
     return 0.0 if actions.advance() else BULK_SECONDS
+
+
+def follow_events(events: ProviderEvents) -> Callable[[], float]:
+    """Returns a function that follows the events of providers and forgets old ones. It returns the seconds until the next check."""
+    forget_at = 0.0
+
+    def look() -> float:
+        nonlocal forget_at
+        for event in events.follow():
+            _log.info("%s sent %s: %d to look at", event.provider, event.kind, event.woken)
+        if time.monotonic() >= forget_at:
+            forget_at = time.monotonic() + (0.0 if events.forget() else FORGET_SECONDS)
+        return EVENTS_SECONDS
+
+    return look

@@ -9,7 +9,7 @@ findings. `model(service)` returns one finding about the configured model. It al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -59,8 +59,12 @@ class ProviderTools(ServiceTools):
     """The arguments for making a writer, a voice or a renderer. `work_dir`: a folder that outlives the process.
 
     `renders_in_flight`: the most renders at once in this process, for a renderer that renders on this machine.
+    `callback`: the address to which the service sends events about an order, by our id of it; None: it cannot reach us.
+    `named`: the service's ids that such events gave for an order. They are claims, which a read must confirm.
     """
 
     media: MediaStore
     work_dir: Path
     renders_in_flight: int
+    callback: Callable[[str], str | None]
+    named: Callable[[str], Awaitable[Sequence[str]]]

@@ -102,6 +102,8 @@ class IntegrationSpec:
     - `remote`: it is a service, with a client, pools and a breaker. The sandbox replaces only remote ones.
     - `sandbox`: the module of its stand-in, whose `routes(sandbox)` the sandbox serves. None: it has no stand-in.
     - `sandbox_path`: the path after the sandbox's address in the base URL of its stand-in.
+    - `events`: the module that reads the events which the service sends to the desk (`provider_events.EventReader`). None: it sends
+      none that help.
     - `paces`: how long the stand-in works on a video, in seconds, by setting: the default, and the shortest and longest time of the
       real service.
     """
@@ -115,6 +117,7 @@ class IntegrationSpec:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     sandbox: str | None = None
     sandbox_path: str = ""
+    events: str | None = None
     paces: Mapping[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
 
 

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, TypeVar
 from aiohttp import web
 
 from phantoms_dagster.sandbox.state_store import StateStore
+from phantoms_dagster.sandbox.webhooks import ORDERS, SandboxWebhooks
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class Sandbox:
         self.in_flight: dict[str, int] = {}
         self.max_in_flight: dict[str, int] = {}
         self.config: dict[str, Any] = kept.get("config", {})
+        self.webhooks = SandboxWebhooks(self)
         self.state: dict[str, Any] = {}
         self.numbers: dict[str, int] = dict(store.rows("number")) if store else {}
         self._skew = float(kept.get("skew", 0.0))
@@ -289,6 +291,12 @@ def _control(sandbox: Sandbox) -> list[web.RouteDef]:
         sandbox.advance(float((await request.json())["seconds"]))
         return web.json_response({"now": sandbox.now()})
 
+    async def release_webhooks(request: web.Request) -> web.Response:
+        wanted = await request.json()
+        if wanted.get("order", "sent") not in ORDERS:
+            return web.json_response({"error": f"`order` is one of {', '.join(ORDERS)}"}, status=400)
+        return web.json_response({"deliveries": await sandbox.webhooks.release(**wanted)})
+
     async def health(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "sandbox": True, "seed": sandbox.seed})
 
@@ -300,6 +308,7 @@ def _control(sandbox: Sandbox) -> list[web.RouteDef]:
         web.delete("/_sandbox/faults", clear_faults),
         web.post("/_sandbox/config", configure, name="sandbox.config"),
         web.post("/_sandbox/advance", advance, name="sandbox.advance"),
+        web.post("/_sandbox/webhooks", release_webhooks, name="sandbox.webhooks"),
     ]
 
 
@@ -308,5 +317,10 @@ def application(sandbox: Sandbox, providers: Iterable[list[web.RouteDef]]) -> we
     lasting = [_saving] if sandbox.store is not None else []
     app = web.Application(middlewares=[_faulty, *lasting], client_max_size=MAX_UPLOAD_BYTES)
     app[SANDBOX_KEY] = sandbox
+
+    async def close_webhooks(_: web.Application) -> None:
+        await sandbox.webhooks.close()
+
+    app.on_cleanup.append(close_webhooks)
     app.add_routes([*_control(sandbox), *itertools.chain.from_iterable(providers)])
     return app

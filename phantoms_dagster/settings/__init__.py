@@ -31,6 +31,7 @@ from phantoms_dagster.settings.groups import (
     OpenIdConnect,
     Pacing,
     Paths,
+    ProviderEvents,
     Redis,
     Renderer,
     Retirement,
@@ -114,6 +115,7 @@ class Settings(BaseSettings):
     alerts: Alerts
     review: ReviewNotices
     webhooks: Webhooks
+    provider_events: ProviderEvents
     web: Web
     desk: DeskSite
     oidc: OpenIdConnect

@@ -18,6 +18,8 @@ from phantoms_dagster.registry.providers import RENDERERS, VOICES, WRITERS
 from phantoms_dagster.settings.leaves import Group, Variable
 from phantoms_dagster.settings.pools import PoolSetting
 
+SHORTEST_SECRET = 32
+
 
 class Paths(Group):
     """Paths of the files that Phantoms reads and writes."""
@@ -315,6 +317,37 @@ class Webhooks(Group):
         description="Addresses that webhooks may go to. public: only public ones; loopback: also this machine; "
         "private: also private networks.",
     )
+
+
+class ProviderEvents(Group):
+    """Events that platforms and providers send to the desk."""
+
+    variables: ClassVar[str] = "PHANTOMS_PROVIDER_EVENTS_"
+
+    url: str | None = Field(
+        None,
+        description="Public address of the desk, such as https://desk.example.org, to which TikTok, Instagram and Shotstack send "
+        "events. Unset: none is accepted, and everything is looked up at its own time.",
+    )
+    secret: SecretStr | None = Field(
+        None,
+        description="Signs the addresses for services that do not sign their events: at least 32 characters, the same on all "
+        "machines. Unset: Phantoms makes one and keeps it in a file.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _an_origin(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[\w.:\[\]-]+/?", value, re.ASCII):
+            raise ValueError("should read https://host, without a path")
+        return value.rstrip("/") if value else value
+
+    @field_validator("secret")
+    @classmethod
+    def _long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < SHORTEST_SECRET:
+            raise ValueError(f"needs at least {SHORTEST_SECRET} characters; make one with `openssl rand -hex 32`")
+        return value
 
 
 class Web(Group):

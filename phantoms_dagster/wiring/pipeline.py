@@ -6,7 +6,7 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -47,6 +47,7 @@ from phantoms_dagster.store.grants import PostgresGrants
 from phantoms_dagster.store.kept_files import files_are_known
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.post_times import PostgresPostTimes
+from phantoms_dagster.store.provider_events import NamedRenders
 from phantoms_dagster.store.sealed_urls import SealedUrls
 from phantoms_dagster.store.stage_checks import StageChecks
 from phantoms_dagster.store.stage_store import PostgresStageStore
@@ -104,7 +105,8 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
             keys = vault(settings)
             grants = PostgresGrants(database, keys)
             ledgers = PostgresLedgers(database, SealedUrls(keys))
-            parts = _Parts(settings, endpoints, clock, clients, media, gate=gate, accounts=accounts, grants=grants)
+            named = NamedRenders(database).of
+            parts = _Parts(settings, endpoints, clock, clients, media, gate=gate, accounts=accounts, grants=grants, named=named)
             stack.push_async_callback(parts.refresher.finish)
             yield Pipeline(
                 runner=parts.runner(database, ledgers),
@@ -132,6 +134,7 @@ class _Parts:
         gate: MediaGate,
         accounts: PostgresAccounts,
         grants: PostgresGrants,
+        named: Callable[[str, str], Awaitable[Sequence[str]]],
     ) -> None:
         self.accounts = accounts
         self.tokens = AccountTokens(endpoints, accounts.token_sources, lambda: self.refresher)
@@ -144,7 +147,7 @@ class _Parts:
         self.gate = gate
         self.toolbox = Toolbox(settings, endpoints, clients, self.tokens, self.clock)
         self.refresher = TokenRefresher(store=grants, oauth=oauth_adapters(self.toolbox), clock=self.clock)
-        self.providers = Providers(settings, endpoints, clients, media, self.clock)
+        self.providers = Providers(settings, endpoints, clients, media, self.clock, named=named)
 
     def runner(self, database: AsyncEngine, ledgers: PostgresLedgers) -> StageRunner:
         s = self.settings

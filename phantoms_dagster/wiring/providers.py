@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -12,6 +12,7 @@ from phantoms_dagster.domain.ports import Clock, MediaStore
 from phantoms_dagster.registry.providers import PROVIDERS, VOICES, ProviderKind
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.provider_events import callback_for
 
 # Many commands read the records of providers, but few send anything.
 if TYPE_CHECKING:
@@ -78,7 +79,11 @@ class Providers:
         clients: Mapping[str, httpx.AsyncClient],
         media: MediaStore,
         clock: Clock,
+        *,
+        named: Callable[[str, str], Awaitable[Sequence[str]]],
     ) -> None:
+        """`named`: the ids that a provider's events gave for an order, by provider and our id of the order."""
+        self._named = named
         self._settings = settings
         self._endpoints = endpoints
         self._clients = clients
@@ -96,5 +101,7 @@ class Providers:
             media=self._media,
             work_dir=self._settings.media_path / "work",
             renders_in_flight=self._settings.renderer.in_flight,
+            callback=callback_for(self._settings, provider),
+            named=partial(self._named, provider),
         )
         return getattr(adapters(provider), kind.name)(tools)

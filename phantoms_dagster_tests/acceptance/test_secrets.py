@@ -30,7 +30,7 @@ from sqlalchemy import text
 
 from phantoms_dagster.domain.models import Brief, Platform
 from phantoms_dagster.sandbox.instagram.people import APP_ID, APP_SECRET
-from phantoms_dagster.sandbox.tiktok.oauth import CLIENT_KEY
+from phantoms_dagster.sandbox.tiktok.app import CLIENT_KEY
 from phantoms_dagster.sandbox.youtube.google_token import CLIENT_ID, CLIENT_SECRET
 from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.acceptance.conftest import StackProcess, wait_for

@@ -1,8 +1,8 @@
-"""Renderers as the kill tests want them: Shotstack, Shotstack with a read that finds orders, and the renderer of this machine."""
+"""Renderers as the kill tests want them: Shotstack, Shotstack whose callbacks reach us, and the renderer of this machine."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,10 +16,8 @@ import httpx
 from phantoms_dagster.domain.errors import Transient
 from phantoms_dagster.domain.paid_job import CompletedJob, Fetch, Order, PaidRecord, PaidState, WaitLimits, WrittenOff
 from phantoms_dagster.domain.ports import Renderer, RenderJob
-from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
 from phantoms_dagster.media.local_renderer import LocalRenderer
 from phantoms_dagster.production.publication import pay
-from phantoms_dagster.providers.shotstack.renderer import ShotstackRenderer
 from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.shotstack.studio import Progress
 from phantoms_dagster_tests.contract import test_shotstack
@@ -89,16 +87,6 @@ class Paid:
             assert len(billed) == 1
 
 
-class Findable(ShotstackRenderer):
-    """Shotstack whose orders can be found by our own id, as a callback or a bucket of our own would tell them."""
-
-    orders: Sandbox
-
-    async def find(self, attempt_id: str) -> Found | Undecided:  # type: ignore[override]
-        found = [entry["id"] for entry in self.orders.ledger if entry["kind"] == "render" and entry["marker"] == attempt_id]
-        return Found(RemoteId(found[0])) if found else Undecided()
-
-
 def bills(request: httpx.Request) -> bool:
     """Whether a request costs money."""
     return request.method == "POST" and request.url.path.endswith("/render")
@@ -109,26 +97,27 @@ async def _render(edit: dict[str, Any], audio: Path | None, destination: Path, p
 
 
 @asynccontextmanager
-async def shotstack(folder: Path, kind: type[ShotstackRenderer] = ShotstackRenderer) -> AsyncIterator[Paid]:
+async def shotstack(folder: Path, *, calls_back: bool = False) -> AsyncIterator[Paid]:
     transport = MortalTransport()
     async with test_shotstack.running(folder, transport, render=_render) as world:
         world.sandbox.config["shotstack.processing_seconds"] = 2.0
         clock = SandboxClock(world.sandbox)
         base_url = f"{world.url}/shotstack"
-        renderer = kind(
-            client=world.client, base_url=base_url, api_key=lambda: test_shotstack.KEY, stage="v1", clock=clock, sandbox=True
-        )
-        if isinstance(renderer, Findable):
-            renderer.orders = world.sandbox
+
+        async def named(attempt_id: str) -> Sequence[str]:
+            """What callbacks told us: the renders of each order."""
+            return [entry["id"] for entry in world.billed if entry["marker"] == attempt_id]
+
+        renderer = world.renderer(clock=clock, base_url=base_url, named=named if calls_back else None)
 
         def job(attempt_id: str) -> RenderJob:
             return world.job(attempt_id=attempt_id)
 
-        yield Paid(world.sandbox, transport, clock, renderer, job, test_shotstack.MASTER, findable=kind is Findable)
+        yield Paid(world.sandbox, transport, clock, renderer, job, test_shotstack.MASTER, findable=calls_back)
 
 
 def findable(folder: Path) -> Any:
-    return shotstack(folder, Findable)
+    return shotstack(folder, calls_back=True)
 
 
 async def quick_render(job: RenderJob, destination: Path, **_: Any) -> None:

@@ -27,8 +27,8 @@ from phantoms_dagster.platforms.youtube.oauth import GoogleOAuth
 from phantoms_dagster.sandbox.core import SANDBOX_KEY, Fault, Sandbox
 from phantoms_dagster.sandbox.instagram.oauth import REDIRECT_URI
 from phantoms_dagster.sandbox.instagram.people import APP_ID, APP_SECRET
-from phantoms_dagster.sandbox.tiktok.oauth import CLIENT_KEY
-from phantoms_dagster.sandbox.tiktok.oauth import CLIENT_SECRET as TIKTOK_SECRET
+from phantoms_dagster.sandbox.tiktok.app import CLIENT_KEY
+from phantoms_dagster.sandbox.tiktok.app import CLIENT_SECRET as TIKTOK_SECRET
 from phantoms_dagster.sandbox.youtube.google_token import CLIENT_ID, CLIENT_SECRET, SCOPE_PREFIX
 from phantoms_dagster.wiring.sandbox import sandbox_application
 

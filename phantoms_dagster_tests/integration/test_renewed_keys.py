@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -69,7 +69,13 @@ class Worker:
             gate=nothing,  # type: ignore[arg-type]
             accounts=Places(),  # type: ignore[arg-type]
             grants=nothing,  # type: ignore[arg-type]
+            named=unnamed,
         )
+
+
+async def unnamed(_provider: str, _attempt_id: str) -> Sequence[str]:
+    """No event has come."""
+    return ()
 
 
 class Places:

@@ -24,6 +24,7 @@ PLATFORM = PlatformSpec(
     adapters="phantoms_dagster.platforms.instagram.adapters",
     sandbox="phantoms_dagster.sandbox.instagram.routes",
     sandbox_path="/instagram",
+    events="phantoms_dagster.platforms.instagram.events",
     words=WordRules(room=2_200, titled=False, repeats=True),
     channel_key=CHANNEL_KEY,
     media=MediaLimits(
@@ -74,6 +75,9 @@ PLATFORM = PlatformSpec(
         "token": Setting(SecretStr | None, None, "Access token for Instagram publishing."),
         "app_secret": Setting(
             SecretStr | None, None, "Secret of the Meta app. Calls to graph.facebook.com then carry appsecret_proof."
+        ),
+        "verify_token": Setting(
+            SecretStr | None, None, "Verify token that you entered at Meta together with the address for events."
         ),
         "client_id": Setting(str | None, None, "Instagram app id (not the Facebook app id), for `phantoms accounts connect`."),
         "client_secret": Setting(SecretStr | None, None, "Instagram app secret of that app."),

@@ -29,6 +29,7 @@ PLATFORM = PlatformSpec(
     adapters="phantoms_dagster.platforms.tiktok.adapters",
     sandbox="phantoms_dagster.sandbox.tiktok.routes",
     sandbox_path="/tiktok",
+    events="phantoms_dagster.platforms.tiktok.events",
     # Lengths are in UTF-16 units. The privacy has no default: the channel must choose it, or the post is refused.
     words=WordRules(
         room=2_200,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 
@@ -12,7 +13,7 @@ from phantoms_dagster.providers.tools import ProviderFinding, ProviderTools, Ser
 
 def renderer(tools: ProviderTools) -> ShotstackRenderer:
     """See `providers.tools`."""
-    return _renderer(tools)
+    return _renderer(tools, callback=tools.callback, named=tools.named)
 
 
 async def check(service: ServiceTools) -> Sequence[ProviderFinding]:
@@ -22,7 +23,7 @@ async def check(service: ServiceTools) -> Sequence[ProviderFinding]:
     return [ProviderFinding("shotstack", "ok", f"{shown} accepts the key for the stage {stage}")]
 
 
-def _renderer(service: ServiceTools) -> ShotstackRenderer:
+def _renderer(service: ServiceTools, **events: Any) -> ShotstackRenderer:
     return ShotstackRenderer(
         client=service.client,
         base_url=service.base_url,
@@ -31,4 +32,5 @@ def _renderer(service: ServiceTools) -> ShotstackRenderer:
         clock=service.clock,
         sandbox=service.sandbox,
         usd_per_minute=service.setting("usd_per_minute"),
+        **events,
     )

@@ -73,9 +73,9 @@ class ShotstackApi:
             self._client, "POST", url, provider=PROVIDER, commits=True, before=before, headers=self._headers, json=edit
         )
 
-    async def render(self, render_id: str) -> JsonObject:
-        """Edit's answer about a render."""
-        return await self._read(f"{self.edit}/render/{render_id}?data=false")
+    async def render(self, render_id: str, *, data: bool = False) -> JsonObject:
+        """Edit's answer about a render. `data`: with the Edit itself."""
+        return await self._read(f"{self.edit}/render/{render_id}?data={'true' if data else 'false'}")
 
     # --- upload of the voiceover
 

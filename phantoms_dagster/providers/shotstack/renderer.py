@@ -6,7 +6,8 @@ may be repeated. `api` has the requests, `edit` builds the Edit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,12 +16,13 @@ import httpx
 from phantoms_dagster.domain.errors import NotYet, Permanent, Transient, Unknown
 from phantoms_dagster.domain.paid_job import AboutToBill, JobStatus, NotBilled
 from phantoms_dagster.domain.ports import Clock, RenderJob
-from phantoms_dagster.domain.publication import RemoteId, Undecided
+from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
 from phantoms_dagster.providers.http import evidence, json_object
 from phantoms_dagster.providers.shotstack.api import POLL_AGAIN_SECONDS, PROVIDER, ShotstackApi, failure, member
-from phantoms_dagster.providers.shotstack.edit import build_edit
+from phantoms_dagster.providers.shotstack.edit import ATTEMPT_FIELD, build_edit
 
 NO_RENDER = "00000000-0000-0000-0000-000000000000"
+_RENDER_ID = re.compile(r"[\w-]{1,100}", re.ASCII)
 
 
 class ShotstackRenderer:
@@ -28,7 +30,8 @@ class ShotstackRenderer:
 
     `base_url` is the host (`https://api.shotstack.io`), `stage` is `v1` (paid) or `stage` (watermarked trial, with its own key).
     `api_key` is called for each request, so a renewed key is used at once. `usd_per_minute` is the price of a rendered minute;
-    parts of a minute are billed in proportion. `submit` waits up to `ingest_max_wait` seconds for an uploaded voiceover to become
+    parts of a minute are billed in proportion. `callback` gives the address for Shotstack's events about an order, by our id of it;
+    `named` the renders that such events named. `submit` waits up to `ingest_max_wait` seconds for an uploaded voiceover to become
     usable.
     """
 
@@ -46,7 +49,11 @@ class ShotstackRenderer:
         sandbox: bool = False,
         usd_per_minute: float = 0.4,
         ingest_max_wait: float = 60.0,
+        callback: Callable[[str], str | None] = lambda _: None,
+        named: Callable[[str], Awaitable[Sequence[str]]] | None = None,
     ) -> None:
+        self._callback = callback
+        self._named = named
         self.sandbox = sandbox
         self._usd_per_minute = Decimal(str(usd_per_minute))
         self._api = ShotstackApi(
@@ -62,6 +69,8 @@ class ShotstackRenderer:
         Raises Unknown when the answer to the paid request was lost: the render may be running, and no request can tell.
         """
         edit = build_edit(job, await self._api.upload(job.audio))
+        if (callback := self._callback(job.attempt_id)) is not None:
+            edit["callback"] = callback
         try:
             response = await self._api.post_render(edit, about_to_bill)
         except Transient as error:
@@ -106,13 +115,27 @@ class ShotstackRenderer:
             if error.code != "404":
                 raise
 
-    async def find(self, attempt_id: str) -> Undecided:  # noqa: ARG002 - the port's signature
-        """Always Undecided: Shotstack cannot list renders or search them by a marker.
+    async def find(self, attempt_id: str) -> Found | Undecided:
+        """Found when a callback named a render, and that render's Edit has our id of the order. Else Undecided.
 
-        The marker is in the Edit (merge field `PHANTOMS_ATTEMPT_ID`) and proves which attempt a render belongs to, but only to a
-        caller who knows the render's id. Only a callback that carries the id could settle an unknown order.
+        Shotstack cannot list renders or search them. But each Edit has our id in the merge field `PHANTOMS_ATTEMPT_ID`, which
+        proves to which order a render belongs once its id is known.
         """
+        for render_id in await self._named(attempt_id) if self._named is not None else ():
+            if _RENDER_ID.fullmatch(render_id) and await self._belongs(render_id, attempt_id):
+                return Found(RemoteId(render_id))
         return Undecided()
+
+    async def _belongs(self, render_id: str, attempt_id: str) -> bool:
+        try:
+            answer = await self._api.render(render_id, data=True)
+        except Permanent as error:
+            if error.code == "404":
+                return False
+            raise
+        fields = member(answer, "response", "data", "merge")
+        marker = {"find": ATTEMPT_FIELD, "replace": attempt_id}
+        return isinstance(fields, list) and marker in fields
 
     async def fetch(self, render_id: str, destination: Path, *, url: str | None = None) -> None:
         """Download the finished file to `destination`, completely or not at all.

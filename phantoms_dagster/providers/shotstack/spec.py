@@ -17,6 +17,7 @@ PROVIDER = ProviderSpec(
     adapters="phantoms_dagster.providers.shotstack.adapters",
     sandbox="phantoms_dagster.sandbox.shotstack.routes",
     sandbox_path="/shotstack",
+    events="phantoms_dagster.providers.shotstack.events",
     renew="set PHANTOMS_SHOTSTACK_STAGE to the key's stage",
     # 300 Edit calls in a fixed 60 s window per key, submits and polls alike (150 on the trial stage; Serve 600).
     # shotstack.io/docs/guide/architecting-an-application/limitations

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import io
+import json
 import re
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ import uuid
 import wave
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +215,22 @@ class ShotstackStudio:
         job.finished = self.sandbox.now()
         self.sandbox.keep("shotstack.render", job.id, job)
         self.sandbox.save()
+        self._call_back(job)
+
+    def _call_back(self, job: RenderTask) -> None:
+        """Send the two events of a render to the address in its Edit, unsigned."""
+        url = job.edit.get("callback")
+        if not url:
+            return
+        at = max(job.finished or 0.0, job.created + job.processing)
+        status = "failed" if job.error is not None else "done"
+        told = {"owner": job.owner, "error": job.error, "completed": datetime.fromtimestamp(at, UTC).isoformat()}
+        events = [{"type": "edit", "action": "render", "id": job.id, "status": status, **told}]
+        if job.error is None:
+            asset = str(uuid.uuid5(uuid.NAMESPACE_URL, job.id))
+            events.append({"type": "serve", "action": "copy", "id": asset, "render": job.id, "status": "ready", **told})
+        for event in events:
+            self.sandbox.webhooks.send(str(url), json.dumps(event).encode(), dict, at=at)
 
     def _fetched(self, job: RenderTask) -> Path | None:
         """The path of the voiceover, which the service would download. Only files uploaded to this stand-in are available."""

@@ -29,11 +29,10 @@ from aiohttp import web
 from phantoms_dagster.sandbox.consent import Authorization, AuthorizationError, Client, authorize, client_of, loopback
 from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.grants import ACCESS, REFRESH, Code, Grants, SandboxGrant
-from phantoms_dagster.sandbox.tiktok.state import ALL_SCOPES, open_id
+from phantoms_dagster.sandbox.tiktok.app import CLIENT_KEY, CLIENT_SECRET, open_id
+from phantoms_dagster.sandbox.tiktok.state import ALL_SCOPES
 
 PLATFORM = "tiktok"
-CLIENT_KEY = "sandbox-client-key"
-CLIENT_SECRET = "sandbox-secret"  # noqa: S105 - of the sandbox's own app
 CODE_SECONDS = 60.0  # not documented
 ACCESS_SECONDS, REFRESH_SECONDS, CLIENT_SECONDS = 86_400, 31_536_000, 7_200
 VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")

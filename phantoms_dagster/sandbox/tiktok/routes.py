@@ -7,7 +7,7 @@ Settings: `tiktok.processing_seconds`, `tiktok.moderation_seconds` (how much lat
 `tiktok.pending_shares` (5 drafts; null: any number),
 `tiktok.check_media` (True: a video that breaks the media limits fails), `tiktok.creator` (overrides of creator_info),
 `tiktok.banned_accounts` ([]), `tiktok.audited` (True), `tiktok.fail_reason` (None: how processing fails), `tiktok.hidden_posts`
-([]: ids of posts that were deleted, made private or taken down), and those of `tokens`.
+([]: ids of posts that were deleted, made private or taken down), and those of `events` and `tokens`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from aiohttp import web
 
 from phantoms_dagster.sandbox.core import Sandbox, body_blocks, page
 from phantoms_dagster.sandbox.tiktok import oauth
+from phantoms_dagster.sandbox.tiktok.app import open_id
 from phantoms_dagster.sandbox.tiktok.state import (
     ALL_SCOPES,
     SCOPES,
@@ -33,7 +34,6 @@ from phantoms_dagster.sandbox.tiktok.state import (
     TikTokState,
     TikTokUpload,
     invalid,
-    open_id,
 )
 from phantoms_dagster.sandbox.tokens import Token, token_of
 from phantoms_dagster.sandbox.watch_page import player

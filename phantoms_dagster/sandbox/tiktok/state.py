@@ -15,6 +15,7 @@ from typing import Any
 from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.growth import risen
 from phantoms_dagster.sandbox.pace import wait_seconds
+from phantoms_dagster.sandbox.tiktok.events import send_event
 from phantoms_dagster.sandbox.uploaded_videos import Intake, VideoFacts, intake
 
 MEGABYTE = 1_000_000  # decimal, as in the official example
@@ -50,11 +51,6 @@ SCOPES = {
     "list": ("video.list",),
 }
 ALL_SCOPES = frozenset(scope for scopes in SCOPES.values() for scope in scopes)
-
-
-def open_id(account: str) -> str:
-    """The id by which TikTok identifies an account to this app. Other apps get other ids."""
-    return f"-000{hashlib.sha256(f'tiktok {account}'.encode()).hexdigest()[:32]}"
 
 
 class TikTokRefusal(Exception):
@@ -277,9 +273,13 @@ class TikTokState:
         if upload.fail_reason is None and self.sandbox.setting("tiktok.check_media", True):
             upload.fail_reason = fault(video, float(self.creator(upload.account)["max_video_post_duration_sec"]))
         upload.seconds, upload.sha256 = video.seconds if video else 0.0, digest.hexdigest()
-        if upload.fail_reason is None and upload.inbox:
+        ends_at = upload.accepted_at + self._processing(upload)
+        if upload.fail_reason is not None:
+            send_event(self.sandbox, upload, "failed", {"reason": upload.fail_reason}, at=ends_at)
+        elif upload.inbox:
             self._deliver(upload)
-        elif upload.fail_reason is None:
+            send_event(self.sandbox, upload, "inbox_delivered", {}, at=ends_at)
+        else:
             self._post(upload, upload.accepted_at)
         return True
 
@@ -320,9 +320,8 @@ class TikTokState:
         number = self.sandbox.number("tiktok.post")
         post_id = 7_400_000_000_000_000_000 + (self.sandbox.seed % 10**5) * 10**12 + number
         public = info["privacy_level"] == "PUBLIC_TO_EVERYONE"
-        hidden = (0.0 if upload.inbox else self._processing(upload)) + wait_seconds(
-            self.sandbox, "tiktok.moderation_seconds", upload.publish_id
-        )
+        delay = 0.0 if upload.inbox else self._processing(upload)
+        hidden = delay + wait_seconds(self.sandbox, "tiktok.moderation_seconds", upload.publish_id)
         post = SandboxPost(
             id=post_id,
             account=upload.account,
@@ -350,6 +349,9 @@ class TikTokState:
             size=post.size,
             sha256=post.sha256,
         )
+        send_event(self.sandbox, upload, "complete", {}, at=now + delay)
+        if post.public_at is not None:
+            send_event(self.sandbox, upload, "publicly_available", {"post_id": str(post_id)}, at=post.public_at)
 
     def _processing(self, upload: TikTokUpload) -> float:
         return wait_seconds(self.sandbox, "tiktok.processing_seconds", upload.publish_id)

@@ -6,6 +6,7 @@ from phantoms_dagster.store.schema.calendar import bookings, missed_slots
 from phantoms_dagster.store.schema.columns import SCHEMA, metadata
 from phantoms_dagster.store.schema.desk import bulk_actions, bulk_items, guest_links, holds, issues, pending_decisions
 from phantoms_dagster.store.schema.outside import (
+    provider_events,
     review_destinations,
     review_notices,
     webhook_attempts,
@@ -69,6 +70,7 @@ __all__ = [
     "post_changes",
     "post_reads",
     "posts",
+    "provider_events",
     "renders",
     "review_destinations",
     "review_notices",

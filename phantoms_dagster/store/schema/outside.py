@@ -1,4 +1,4 @@
-"""Tables for messages to other programs and to people: webhooks and notices."""
+"""Tables for messages to and from other programs, and to people: webhooks, events of providers, notices."""
 
 from __future__ import annotations
 
@@ -86,4 +86,24 @@ review_notices = Table(
     Column("video_id", BigInteger, ForeignKey("phantoms.videos.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
     time_column("ready_at", nullable=False),
     time_column("told_at", nullable=False),
+)
+
+provider_events = Table(
+    "provider_events",
+    metadata,
+    id_column(),
+    Column("provider", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("handle", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("subject", Text),
+    Column("attempt_id", Text),
+    Column("remote_id", Text),
+    time_column("received_at", now=True),
+    time_column("followed_at"),
+    Column("woken", Integer),
+    UniqueConstraint("provider", "digest", name="provider_events_once"),
+    Index("provider_events_pending", "id", postgresql_where=text("followed_at IS NULL")),
+    Index("provider_events_oldest", "received_at"),
+    Index("provider_events_of_attempt", "provider", "attempt_id", postgresql_where=text("attempt_id IS NOT NULL")),
 )

@@ -45,6 +45,13 @@ posts = Table(
     Index("posts_of_video", "video_id", "id"),
     Index("posts_of_caption", "caption_sha256", "account"),
     Index("posts_to_open", "platform", "account", postgresql_where=text("state = 'intent'")),
+    Index(
+        "posts_handles",
+        "handle",
+        postgresql_using="gin",
+        postgresql_ops={"handle": "jsonb_path_ops"},
+        postgresql_where=text("state IN ('published', 'confirmed')"),
+    ),
     Index("posts_in_flight", "platform", "account", postgresql_where=text("state IN ('opened', 'uploading', 'committing')")),
     Index(
         "posts_without_public_id",

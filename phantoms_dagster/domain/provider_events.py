@@ -1,0 +1,81 @@
+"""Events that platforms and providers send to the desk: what a delivery is, and what an event says.
+
+An event is only a reason to look. It makes a waiting post or render due at once, and the adapters then ask the service as they
+always do. Nothing that an event claims is believed: neither a state nor an id enters a ledger before a read has confirmed it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+
+class NotAuthentic(Exception):
+    """The delivery is not signed with our secret. The message says what is wrong, for our log."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One request from a service. `headers` have lower-case names. `body`: the bytes as they arrived. `at`: when."""
+
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+    at: datetime
+
+
+@dataclass(frozen=True)
+class ProviderEvent:
+    """What a delivery tells. `kind` is the service's own name for it, such as `post.publish.complete`.
+
+    It names what to look at. For a post: values of the post's saved handle, or `subject`, the service's id of the account. For a
+    render: `attempt_id`, our id of the order, and `remote_id`, the service's id of the render.
+    """
+
+    kind: str
+    handle: Mapping[str, str] = field(default_factory=dict)
+    subject: str | None = None
+    attempt_id: str | None = None
+    remote_id: str | None = None
+
+
+class EventSecrets(Protocol):
+    """The secrets that prove where a delivery comes from."""
+
+    def settings(self, *names: str) -> Sequence[str]:
+        """Those of the integration's settings that are set."""
+        ...
+
+    def token(self, text: str) -> str:
+        """Our own signature of a text, for services that sign nothing and only repeat our address."""
+        ...
+
+
+class EventReader(Protocol):
+    """An integration's module `events`.
+
+    Optional: `handshake(query, secrets)` returns the answer to a GET that checks the address, or raises NotAuthentic.
+    """
+
+    def read_events(self, delivery: Delivery, secrets: EventSecrets) -> Sequence[ProviderEvent]:
+        """The events of an authentic delivery; none when nothing in it matters. Raises NotAuthentic."""
+        ...
+
+
+def digest_of(delivery: Delivery, number: int) -> str:
+    """The identity of a delivery's event with that number. A service that sends the delivery again sends the same bytes."""
+    return hashlib.sha256(b"%d\n%b" % (number, delivery.body)).hexdigest()
+
+
+def signed(text: bytes, secret: str) -> str:
+    """HMAC-SHA256 as hex, as TikTok and Meta use it."""
+    return hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()
+
+
+def matches(text: bytes, given: str, secrets: Sequence[str]) -> bool:
+    """Whether `given` is the signature of the text with one of the secrets. Takes the same time for every wrong one."""
+    return any(hmac.compare_digest(signed(text, secret).encode(), given.encode()) for secret in secrets)

@@ -1,0 +1,351 @@
+"""Events of TikTok, Instagram and Shotstack: verified, stored once, and only a reason to look.
+
+The stand-ins send real requests to a desk that serves HTTP. Nothing that an event says is believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from phantoms_dagster.desk import provider_events as door
+from phantoms_dagster.domain.claims import AttemptOutcome
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.stages import StageState
+from phantoms_dagster.providers.shotstack.events import callback_query
+from phantoms_dagster.registry.platforms import SPECS
+from phantoms_dagster.store.provider_events import KEPT_DAYS, NamedRenders
+from phantoms_dagster.wiring.provider_events import SENDERS, SettingsSecrets, event_url
+from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
+
+PUBLIC = "https://desk.example.org"
+SECRET, APP_SECRET, VERIFY = "sandbox-secret", "meta-app-secret", "told-to-meta"
+PUBLISH_ID = "v_pub_file~v2-1.0000010000000000001"
+SETTINGS = {
+    "provider_events_url": PUBLIC,
+    "provider_events_secret": SecretStr("s" * 40),
+    "tiktok_client_secret": SecretStr(SECRET),
+    "instagram_app_secret": SecretStr(APP_SECRET),
+    "instagram_verify_token": SecretStr(VERIFY),
+}
+
+
+@pytest.fixture
+async def world(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[DeskWorld]:
+    async with open_desk(database_url, redis_url, tmp_path, **SETTINGS) as opened:
+        yield opened
+
+
+def tiktok_event(kind: str = "post.publish.complete", publish_id: str = PUBLISH_ID, **facts: Any) -> bytes:
+    content = json.dumps({"publish_id": publish_id, "publish_type": "DIRECT_PUBLISH"})
+    return json.dumps(
+        {"client_key": "k", "event": kind, "create_time": 1, "user_openid": "o", "content": content, **facts}
+    ).encode()
+
+
+def by_tiktok(body: bytes, *, at: float | None = None, secret: str = SECRET) -> Mapping[str, str]:
+    stamp = str(int(time.time() if at is None else at))
+    return {"TikTok-Signature": f"t={stamp},s={hmac.new(secret.encode(), f'{stamp}.'.encode() + body, hashlib.sha256).hexdigest()}"}
+
+
+def by_meta(body: bytes, secret: str = APP_SECRET) -> Mapping[str, str]:
+    return {"X-Hub-Signature-256": f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"}
+
+
+async def deliver(world: DeskWorld, service: str, body: bytes, headers: Mapping[str, str], query: str = "") -> httpx.Response:
+    """A delivery from outside, as a proxy passes it on: without a cookie, a session or a CSRF token."""
+    browser = world.browser(address="203.0.113.7", host="desk.example.org")
+    return await browser.client.post(f"/provider-events/{service}{query}", content=body, headers=dict(headers))
+
+
+def stored(world: DeskWorld) -> list[dict[str, Any]]:
+    return [dict(row) for row in world.world.rows("SELECT * FROM phantoms.provider_events ORDER BY id")]
+
+
+async def deferred_post(world: DeskWorld, platform: str = "tiktok", *, state: str = "committing", account: str = "a") -> str:
+    """A video whose post waits for an hour, with the handle of its upload in the ledger."""
+    stages = ("script", "voiceover", "rendered_video", "approval", f"{platform}/variant")
+    [key] = world.world.add(platforms=(Platform(platform),))
+    world.world.write("UPDATE phantoms.videos SET place = id")  # Dagster knows them
+    await world.world.carry([key], *stages)
+    store, claim = await world.world.claimed(f"{platform}/post", key)
+    world.world.write_post(
+        """INSERT INTO phantoms.posts (video_id, platform, account, state, marker, handle, video_sha256, caption_sha256)
+            SELECT id, :platform, :account, :state, key, jsonb_build_object('publish_id', CAST(:publish_id AS text)), '', ''
+            FROM phantoms.videos WHERE key = :key""",
+        key=key,
+        platform=platform,
+        account=account,
+        state=state,
+        publish_id=PUBLISH_ID,
+    )
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert await store.finish(claim, AttemptOutcome(StageState.DEFERRED, retry_at=later, counts=False))
+    return key
+
+
+# --- what is let in --------------------------------------------------------------------------------------------------
+
+
+async def test_an_event_makes_a_waiting_post_due_and_changes_nothing_else(world: DeskWorld) -> None:
+    key = await deferred_post(world)
+    before, post = world.world.row(key, "tiktok/post"), world.world.rows("SELECT * FROM phantoms.posts")
+    assert world.world.due("tiktok/post") == []
+    body = tiktok_event()
+    assert (await deliver(world, "tiktok", body, by_tiktok(body))).status_code == 200
+    [followed] = world.desk.provider_events.follow()
+    assert (followed.provider, followed.kind, followed.woken) == ("tiktok", "post.publish.complete", 1)
+    assert world.world.due("tiktok/post") == [key]
+    after = world.world.row(key, "tiktok/post")
+    assert {name for name in after if after[name] != before[name]} == {"retry_at", "updated_at"}
+    assert world.world.rows("SELECT * FROM phantoms.posts") == post
+
+
+async def test_a_delivery_that_comes_again_is_answered_and_does_nothing(world: DeskWorld) -> None:
+    key = await deferred_post(world)
+    body = tiktok_event()
+    first = await deliver(world, "tiktok", body, by_tiktok(body))
+    world.desk.provider_events.follow()
+    due_at = world.world.row(key, "tiktok/post")["retry_at"]
+    again = await deliver(world, "tiktok", body, by_tiktok(body, at=time.time() + 5))
+    assert (first.status_code, again.status_code, len(stored(world))) == (200, 200, 1)
+    assert world.desk.provider_events.follow() == []
+    assert world.world.row(key, "tiktok/post")["retry_at"] == due_at
+
+
+@pytest.mark.parametrize("copies", [8])
+async def test_of_deliveries_that_come_at_once_one_is_stored(world: DeskWorld, copies: int) -> None:
+    body = tiktok_event()
+    answers = await asyncio.gather(*(deliver(world, "tiktok", body, by_tiktok(body)) for _ in range(copies)))
+    assert ({answer.status_code for answer in answers}, len(stored(world))) == ({200}, 1)
+
+
+@pytest.mark.parametrize(
+    ("service", "headers"),
+    [
+        ("tiktok", {}),
+        ("tiktok", {"TikTok-Signature": "t=,s="}),
+        ("tiktok", {"TikTok-Signature": "nonsense"}),
+        ("tiktok", dict(by_tiktok(tiktok_event(), secret="another"))),
+        ("tiktok", dict(by_tiktok(tiktok_event("post.publish.failed")))),
+        ("tiktok", dict(by_tiktok(tiktok_event(), at=time.time() - 80 * 3600))),
+        ("tiktok", dict(by_tiktok(tiktok_event(), at=time.time() + 2 * 3600))),
+        ("instagram", {}),
+        ("instagram", dict(by_meta(tiktok_event(), secret="another"))),
+        ("instagram", {"X-Hub-Signature-256": "sha1=abc"}),
+        ("shotstack", {}),
+    ],
+)
+async def test_a_delivery_with_a_wrong_signature_is_refused_and_not_stored(
+    world: DeskWorld, service: str, headers: Mapping[str, str]
+) -> None:
+    key = await deferred_post(world)
+    answer = await deliver(world, service, tiktok_event(), headers)
+    assert (answer.status_code, stored(world)) == (401, [])
+    world.desk.provider_events.follow()
+    assert world.world.row(key, "tiktok/post")["state"] == "deferred"
+    assert world.world.due("tiktok/post") == []
+
+
+@pytest.mark.parametrize("hours", [-1, 1, -72])
+async def test_a_signature_counts_when_a_clock_is_off_or_the_delivery_is_repeated_for_days(world: DeskWorld, hours: int) -> None:
+    body = tiktok_event()
+    answer = await deliver(world, "tiktok", body, by_tiktok(body, at=time.time() + hours * 3600))
+    assert (answer.status_code, len(stored(world))) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b"\xff", tiktok_event("tiktok.ping"), tiktok_event(content="{}"), tiktok_event(content="no JSON")]
+)
+async def test_a_signed_delivery_about_something_else_is_accepted_and_forgotten(world: DeskWorld, body: bytes) -> None:
+    for service, headers in (("tiktok", by_tiktok(body)), ("instagram", by_meta(body))):
+        assert (await deliver(world, service, body, headers)).status_code == 200
+    assert stored(world) == []
+
+
+async def test_without_a_secret_no_signature_is_right(database_url: str, redis_url: str, tmp_path: Path) -> None:
+    async with open_desk(database_url, redis_url, tmp_path, provider_events_url=PUBLIC) as world:
+        body = tiktok_event()
+        assert (await deliver(world, "tiktok", body, by_tiktok(body, secret=""))).status_code == 401
+        assert (await deliver(world, "instagram", body, by_meta(body, secret=""))).status_code == 401
+
+
+async def test_without_a_public_address_nothing_is_accepted(database_url: str, redis_url: str, tmp_path: Path) -> None:
+    closed = {name: value for name, value in SETTINGS.items() if name != "provider_events_url"}
+    async with open_desk(database_url, redis_url, tmp_path, **closed) as world:
+        browser, body = world.browser(), tiktok_event()
+        for service in ("tiktok", "instagram", "shotstack", "youtube"):
+            assert (await browser.client.post(f"/provider-events/{service}", content=body)).status_code == 404
+        assert event_url(world.desk.settings, "tiktok") is None
+
+
+async def test_a_service_that_sends_no_events_has_no_address(world: DeskWorld) -> None:
+    assert (await deliver(world, "youtube", b"{}", {})).status_code == 404
+    assert (await deliver(world, "nobody", b"{}", {})).status_code == 404
+
+
+async def test_a_large_delivery_is_refused_before_it_is_read_whole(world: DeskWorld) -> None:
+    body = b"x" * (door.MOST_BYTES + 1)
+    assert (await deliver(world, "tiktok", body, by_tiktok(body))).status_code == 413
+    assert stored(world) == []
+
+
+async def test_one_who_guesses_signatures_is_made_to_wait(world: DeskWorld) -> None:
+    codes = [(await deliver(world, "tiktok", tiktok_event(), {})).status_code for _ in range(35)]
+    assert (codes[0], codes[-1]) == (401, 429)
+
+
+def test_each_service_may_deliver_only_so_often_in_a_minute() -> None:
+    limit = door.DeliveryLimit(most=3)
+    assert [limit.admits("tiktok") for _ in range(4)] == [True, True, True, False]
+    assert limit.admits("instagram")
+
+
+# --- Meta ------------------------------------------------------------------------------------------------------------
+
+
+async def test_meta_gets_its_challenge_back_only_with_the_verify_token(world: DeskWorld) -> None:
+    browser = world.browser(host="desk.example.org")
+    asked = {"hub.mode": "subscribe", "hub.challenge": "1158201444", "hub.verify_token": VERIFY}
+    answer = await browser.client.get("/provider-events/instagram", params=asked)
+    assert (answer.status_code, answer.text) == (200, "1158201444")
+    for changed in ({"hub.verify_token": "guess"}, {"hub.mode": "unsubscribe"}, {"hub.challenge": "<script>"}):
+        assert (await browser.client.get("/provider-events/instagram", params=asked | changed)).status_code == 403
+    assert (await browser.client.get("/provider-events/tiktok", params=asked)).status_code == 405
+
+
+async def test_an_event_of_an_instagram_account_makes_its_open_posts_due_and_no_others(world: DeskWorld) -> None:
+    mine, other = await deferred_post(world, "instagram", account="mine"), await deferred_post(world, "instagram", account="other")
+    world.world.write(
+        """INSERT INTO phantoms.accounts (platform, name, subject) VALUES ('instagram', 'mine', '1789'), ('instagram', 'other', '8')
+            ON CONFLICT (platform, name) DO UPDATE SET subject = excluded.subject"""
+    )
+    body = json.dumps({"object": "instagram", "entry": [{"id": "1789", "time": 1, "changes": []}]}).encode()
+    assert (await deliver(world, "instagram", body, by_meta(body))).status_code == 200
+    world.desk.provider_events.follow()
+    assert world.world.due("instagram/post") == [mine]
+    assert world.world.row(other, "instagram/post")["state"] == "deferred"
+
+
+# --- what an event makes due -----------------------------------------------------------------------------------------
+
+
+async def test_an_event_waits_while_a_run_holds_the_post(world: DeskWorld) -> None:
+    """The run may have looked a moment before the event, and may defer the post for an hour now."""
+    key = await deferred_post(world)
+    world.world.write("UPDATE phantoms.stages SET retry_at = now() WHERE state = 'deferred'")
+    store, claim = await world.world.claimed("tiktok/post", key)
+    body = tiktok_event()
+    await deliver(world, "tiktok", body, by_tiktok(body))
+    assert world.desk.provider_events.follow() == []
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert await store.finish(claim, AttemptOutcome(StageState.DEFERRED, retry_at=later, counts=False))
+    assert [event.woken for event in world.desk.provider_events.follow()] == [1]
+    assert world.world.due("tiktok/post") == [key]
+
+
+async def test_an_event_about_an_unknown_post_is_dropped(world: DeskWorld) -> None:
+    body = tiktok_event(publish_id="v_pub_file~of-another-program")
+    await deliver(world, "tiktok", body, by_tiktok(body))
+    assert [event.woken for event in world.desk.provider_events.follow()] == [0]
+    assert world.desk.provider_events.follow() == []
+
+
+async def test_an_event_brings_the_lookup_of_a_late_public_id_forward(world: DeskWorld) -> None:
+    await deferred_post(world)
+    world.world.write_post(
+        """UPDATE phantoms.posts SET state = 'confirmed', remote_id = :publish_id, url = 'u', published_at = now() - interval '3 d',
+            handle = handle || '{"privacy": "PUBLIC_TO_EVERYONE"}'""",
+        publish_id=PUBLISH_ID,
+    )
+    world.world.write("INSERT INTO phantoms.late_ids (post_id, given_up) SELECT id, true FROM phantoms.posts")
+    body = tiktok_event("post.publish.publicly_available")
+    await deliver(world, "tiktok", body, by_tiktok(body))
+    world.desk.provider_events.follow()
+    [late] = world.world.rows("SELECT ask_at <= clock_timestamp() AS due, given_up FROM phantoms.late_ids")
+    assert dict(late) == {"due": True, "given_up": False}
+
+
+async def test_an_event_brings_the_next_reading_of_a_published_post_forward(world: DeskWorld) -> None:
+    """TikTok says that a post is not public any more."""
+    await deferred_post(world)
+    world.world.write_post("UPDATE phantoms.posts SET state = 'confirmed', remote_id = '74', url = 'u', published_at = now()")
+    world.world.write("INSERT INTO phantoms.post_reads (post_id, due_at) SELECT id, now() + interval '1 day' FROM phantoms.posts")
+    body = tiktok_event("post.publish.no_longer_publicaly_available")
+    await deliver(world, "tiktok", body, by_tiktok(body))
+    world.desk.provider_events.follow()
+    assert [row["due"] for row in world.world.rows("SELECT due_at <= clock_timestamp() AS due FROM phantoms.post_reads")] == [True]
+
+
+async def test_old_events_are_deleted(world: DeskWorld) -> None:
+    for number in range(2):
+        body = tiktok_event(publish_id=f"p{number}")
+        await deliver(world, "tiktok", body, by_tiktok(body))
+    old = "UPDATE phantoms.provider_events SET received_at = now() - make_interval(days => :days) WHERE id % 2 = 0"
+    world.world.write(old, days=KEPT_DAYS + 1)
+    assert (world.desk.provider_events.forget(), len(stored(world))) == (1, 1)
+    assert world.desk.provider_events.forget() == 0
+
+
+# --- Shotstack -------------------------------------------------------------------------------------------------------
+
+
+async def lost_render(world: DeskWorld) -> tuple[str, str]:
+    """A render whose order got no answer, deferred for half an hour; its video and our id of the order."""
+    [key] = world.world.add()
+    world.world.write("UPDATE phantoms.videos SET place = id")
+    await world.world.carry([key], "script", "voiceover")
+    store, claim = await world.world.claimed("rendered_video", key)
+    attempt = await store.attempt(claim)
+    world.world.write_render(
+        """INSERT INTO phantoms.renders (video_id, revision, state, attempt_id, attempted_at)
+            SELECT id, 1, 'unknown', :attempt, now() FROM phantoms.videos WHERE key = :key""",
+        key=key,
+        attempt=attempt.id,
+    )
+    later = datetime.now(UTC) + timedelta(minutes=30)
+    assert await store.finish(claim, AttemptOutcome(StageState.DEFERRED, retry_at=later, counts=False))
+    return key, attempt.id
+
+
+def callback(kind: str, render_id: str = "6f1b3d6e-0000-4000-8000-000000000001") -> bytes:
+    named = {"edit": {"id": render_id, "action": "render"}, "serve": {"id": "asset", "render": render_id, "action": "copy"}}
+    return json.dumps({"type": kind, "owner": "o", "status": "done", **named[kind]}).encode()
+
+
+async def test_a_callback_names_the_render_of_a_lost_order_and_makes_it_due(world: DeskWorld) -> None:
+    key, attempt_id = await lost_render(world)
+    query = f"?{callback_query(attempt_id, SettingsSecrets(world.desk.settings, 'shotstack').token(attempt_id))}"
+    for kind in ("edit", "serve", "edit"):
+        assert (await deliver(world, "shotstack", callback(kind), {}, query)).status_code == 200
+    assert len(stored(world)) == 2
+    assert sum(event.woken for event in world.desk.provider_events.follow()) == 1
+    assert world.world.due("rendered_video") == [key]
+    render = world.world.rows("SELECT state, render_id FROM phantoms.renders")[0]
+    assert (render["state"], render["render_id"]) == ("unknown", None)
+    assert await NamedRenders(world.world.async_engine).of("shotstack", attempt_id) == ["6f1b3d6e-0000-4000-8000-000000000001"]
+    assert await NamedRenders(world.world.async_engine).of("shotstack", "a999-other") == []
+
+
+async def test_the_token_of_one_order_does_not_open_another(world: DeskWorld) -> None:
+    _, attempt_id = await lost_render(world)
+    token = SettingsSecrets(world.desk.settings, "shotstack").token("a999-other")
+    query = f"?{callback_query(attempt_id, token)}"
+    assert (await deliver(world, "shotstack", callback("edit"), {}, query)).status_code == 401
+    assert stored(world) == []
+
+
+def test_every_sender_of_events_is_tested_here() -> None:
+    assert set(SENDERS) == {"tiktok", "instagram", "shotstack"}
+    assert {name for name, spec in SPECS.items() if spec.events} == {"tiktok", "instagram"}
