@@ -210,7 +210,7 @@ LINES = (
         "posts",
         "posts",
         "Review",
-        "List and show posts, settle those whose outcome is unknown, and delete posts at their platforms.",
+        "List and show posts, settle unknown ones and drafts, and delete posts at their platforms.",
     ),
     LazyCommand(
         "dead-letters",

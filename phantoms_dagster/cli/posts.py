@@ -1,4 +1,4 @@
-"""`phantoms posts`: the ledger of posts, decisions about posts whose outcome is unknown, and deleting posts."""
+"""`phantoms posts`: the ledger of posts, decisions about posts that are unknown or handed over, and deleting posts."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from phantoms_dagster.wiring.this_user import this_user
 
 GROUP_EXAMPLES = (
     "phantoms posts list --state unknown",
+    "phantoms posts list --state handed_over",
     "phantoms posts show octopuses tiktok",
     "phantoms posts settle octopuses tiktok --there https://www.tiktok.com/@you/video/7300000000000000000",
     "phantoms posts settle octopuses tiktok --not-there",
@@ -39,7 +40,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask")]
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    group = typer.Typer(help="List and show posts, settle those whose outcome is unknown, and delete posts at their platforms.")
+    group = typer.Typer(help="List and show posts, settle unknown ones and drafts, and delete posts at their platforms.")
     group.command("list")(show_list)
     group.command("show")(show)
     group.command("settle")(settle)
@@ -100,7 +101,9 @@ def settle(
     video: Video,
     platform: OnPlatform,
     there: Annotated[str | None, typer.Option("--there", metavar="URL", help="The post is there: its URL or id")] = None,
-    not_there: Annotated[bool, typer.Option("--not-there", help="The post is not there: publish it again")] = False,
+    not_there: Annotated[
+        bool, typer.Option("--not-there", help="It is not there: publish it again. A draft: it will not be posted")
+    ] = False,
     unread: Annotated[
         bool,
         typer.Option("--unread", help="With --there: you have seen the post, although the platform does not show it to Phantoms"),
@@ -110,10 +113,11 @@ def settle(
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decide about a post whose outcome is unknown, when no read has settled it.
+    """Decide about a post whose outcome is unknown, when no read has settled it, or say how a draft ended.
 
     Look at the account in the platform's app first. If the post is there, give its URL: it is read, and must be public, on the
-    right account and from the right time. If it is not there, it is published again. Both are in the audit log.
+    right account and from the right time. If it is not there, it is published again; but a draft that its creator has is given up.
+    All of this is in the audit log.
     """
     with opened_services() as services:
         if (there is None) is not not_there:
@@ -126,13 +130,20 @@ def settle(
 
         key, on = services.catalogue().find(video), _platform(platform)
         actor, decisions = Actor(by or this_user(), "cli"), PostDecisions(services)
+        detail = Posts(services.engine).show(key, on)
+        draft = detail.post.state is PostState.HANDED_OVER
         if not yes:
-            _print(Posts(services.engine).show(key, on))
-            doing = "publish it again" if there is None else f"save that it is {there}"
-            if not typer.confirm(f"The post may be public. {doing[0].upper()}{doing[1:]}?"):
+            _print(detail)
+            question = "The creator has it as a draft." if draft else "The post may be public."
+            no = "Save that it will not be posted?" if draft else "Publish it again?"
+            if not typer.confirm(f"{question} {no if there is None else f'Save that it is {there}?'}"):
                 out.print("nothing was changed")
                 return
-        if there is None:
+        if there is None and draft:
+            decisions.will_not_be_posted(key, on, actor, reason=reason)
+            done = {"key": key, "platform": str(on), "state": "failed"}
+            line = f"the draft of {key} will not be posted on {on.title}; `phantoms dead-letters replay` can send it again"
+        elif there is None:
             decisions.is_not_there(key, on, actor, reason=reason)
             done = {"key": key, "platform": str(on), "state": "intent"}
             line = f"{key} will be published on {on.title} again"
@@ -194,6 +205,7 @@ def _print(detail: PostDetail) -> None:
     out.print(f"[bold]{plain(post.key)}[/]  {plain(f'{post.platform}:{post.account}')}", soft_wrap=True)
     facts = {
         "state": _said(post),
+        "route": post.route,
         "url": post.url,
         "id": post.remote_id,
         "first sent": post.attempted_at and exact(post.attempted_at),
@@ -213,6 +225,8 @@ def _print(detail: PostDetail) -> None:
         out.print(f"    {exact(one.at)}  {plain(one.answer or one.outcome)}", soft_wrap=True)
     if post.state is PostState.UNKNOWN:
         _print_what_next(detail)
+    if post.state is PostState.HANDED_OVER:
+        _print_draft(detail)
 
 
 def _print_what_next(detail: PostDetail) -> None:
@@ -226,8 +240,23 @@ def _print_what_next(detail: PostDetail) -> None:
     out.print(f"    phantoms posts settle {plain(post.key)} {post.platform} --not-there", style="dim", soft_wrap=True)
 
 
+def _print_draft(detail: PostDetail) -> None:
+    post = detail.post
+    since = f" since {exact(detail.handed_over_at)}" if detail.handed_over_at else ""
+    app = f"the {post.platform.title} app"
+    say(f"  It waits for the creator{since}. Tap the notification in the inbox of {app}, paste the caption, choose who may see it,")
+    say("  and switch on the AI label by hand. The caption:")
+    out.print(plain(detail.caption or ""), soft_wrap=True, highlight=False)
+    if detail.next_read is not None:
+        say(f"  {post.platform.title} is asked at {exact(detail.next_read)} how it ended. Or say so yourself:")
+    settle_it = f"    phantoms posts settle {plain(post.key)} {post.platform}"
+    out.print(f"{settle_it} --there URL", style="dim", soft_wrap=True)
+    out.print(f"{settle_it} --not-there", style="dim", soft_wrap=True)
+
+
 def _said(post: LedgerPost) -> str:
-    return ", ".join(part for part in (post.now, post.set_apart, "sandbox" if post.sandbox else None) if part)
+    now = "waiting for the creator" if post.state is PostState.HANDED_OVER else post.now
+    return ", ".join(part for part in (now, post.set_apart, "sandbox" if post.sandbox else None) if part)
 
 
 def _platform(given: str) -> Platform:

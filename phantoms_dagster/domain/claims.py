@@ -205,10 +205,14 @@ class Ledgers(Protocol):
 
 @dataclass(frozen=True)
 class PostTime:
-    """When a post may go out; None: at any time. `waits`: why it waits for a person; empty when it does not."""
+    """When a post may go out; None: at any time. `waits`: why it waits for a person; empty when it does not.
+
+    `begun`: something was sent already, so the platform may be asked about it at any time.
+    """
 
     at: datetime | None = None
     waits: str = ""
+    begun: bool = False
 
 
 class PostTimes(Protocol):

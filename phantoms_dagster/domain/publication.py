@@ -198,7 +198,8 @@ class Undecided:
 class HandedOver(Undecided):
     """The platform gave the post to the creator as a draft. It is not public yet, and only the creator can make it public.
 
-    The post is saved as `handed_over`. Then `error` is raised, a NotYet that says when to ask again.
+    The post is saved as `handed_over`. Then `error` is raised, a NotYet that says when to ask again. The handle has the time under
+    `reconciliation.HANDED_OVER_AT`.
     """
 
 

@@ -1,4 +1,4 @@
-"""Posts whose outcome is unknown: when a person has to decide, and what that person may say.
+"""Posts that a person has to settle, because their outcome is unknown or their creator has them, and what that person may say.
 
 The stage of such a post is deferred and reads the platform again, after growing gaps (`domain.retry`). `production.reconciliation`
 checks what a person says, and `store.reconciliation` saves it.
@@ -16,6 +16,10 @@ from phantoms_dagster.domain.models import Platform
 # A post whose outcome is still unknown after this long, or after this many reads, needs a person. Reading goes on meanwhile.
 NEEDS_PERSON_AFTER = timedelta(hours=1)
 NEEDS_PERSON_READS = 10
+# The field of a handed-over post's handle with the time since when its creator has it.
+HANDED_OVER_AT = "handed_over_at"
+# A draft that its creator has not posted after this long is asked for less often, and a person says how it ended.
+CREATOR_HAS_TIME = timedelta(days=3)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from phantoms_dagster.domain.accounts import EXPIRING, EXPIRING_WITHIN, Account,
 from phantoms_dagster.domain.attention import Attention, Notice
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.reconciliation import UnknownPost
+from phantoms_dagster.domain.reconciliation import CREATOR_HAS_TIME, UnknownPost
 from phantoms_dagster.store.accounts import listed
 from phantoms_dagster.store.posts import unknown_posts
 
@@ -39,6 +39,9 @@ _LOOK = text(
         -- The account itself is in this list. It is one problem, however many posts wait for it.
         AND NOT EXISTS (SELECT FROM phantoms.accounts a WHERE a.state <> 'active'
             AND starts_with(s.reason, a.platform || ' account ' || a.name || ' waits: '))
+        -- The creator has it. Each such draft is in this list.
+        AND NOT EXISTS (SELECT FROM phantoms.posts p WHERE p.video_id = s.video_id AND p.platform || '/post' = s.stage
+            AND p.state = 'handed_over' AND NOT p.duplicate)
         AND s.started_at < clock_timestamp() - make_interval(secs => :long)
     GROUP BY s.stage
     UNION ALL
@@ -48,6 +51,10 @@ _LOOK = text(
     WHERE c.at > clock_timestamp() - make_interval(secs => :shown) AND c.state IN ('private', 'blocked', 'gone')
         AND NOT EXISTS (SELECT FROM phantoms.post_changes later WHERE later.post_id = c.post_id AND later.id > c.id)
     GROUP BY p.platform, p.account
+    UNION ALL
+    SELECT 'draft', p.platform || ':' || v.key, p.account, 1,
+        COALESCE(CAST(p.handle->>'handed_over_at' AS timestamptz), p.attempted_at), ARRAY[v.key], clock_timestamp()
+    FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id WHERE p.state = 'handed_over' AND NOT p.duplicate
     UNION ALL
     SELECT 'letters', d.stage, NULL, count(*), min(d.created_at), (array_agg(v.key ORDER BY d.id DESC))[1:3], clock_timestamp()
     FROM phantoms.dead_letters d JOIN phantoms.videos v ON v.id = d.video_id WHERE d.state = 'open' GROUP BY d.stage
@@ -142,6 +149,17 @@ def _changed(row: RowMapping) -> Attention:
     return _attention(row, f"changed:{row['subject']}", what, f"phantoms posts show {row['keys'][0]} {platform}", alert=True)
 
 
+def _draft(row: RowMapping) -> Attention:
+    """A draft that its creator must finish. It is reported once, as soon as the creator has it."""
+    platform, _, key = row["subject"].partition(":")
+    title, since = Platform(platform).title, _time(row["since"])
+    if row["now"] - row["since"] >= CREATOR_HAS_TIME:
+        what = f"the draft of {key} has been in the {title} inbox of {row['why']} since {since}, and nobody has said how it ended"
+    else:
+        what = f"the draft of {key} has been in the {title} inbox of {row['why']} since {since}: finish it in the {title} app"
+    return _attention(row, f"draft:{row['subject']}", what, f"phantoms posts show {key} {platform}", alert=True)
+
+
 def _letters(row: RowMapping) -> Attention:
     what = f"{counted(row['n'], 'video')} failed for good in {row['subject']}, the first {_time(row['since'])}"
     next_step = f"phantoms dead-letters list --stage {row['subject']}"
@@ -174,6 +192,7 @@ _KINDS: dict[str, Callable[[RowMapping], Attention]] = {
     "review": _review,
     "deferred": _deferred,
     "changed": _changed,
+    "draft": _draft,
     "letters": _letters,
     "account": _account,
     "unread": _unread,

@@ -61,7 +61,7 @@ class PostgresPostTimes:
                 return await connection.run_sync(time_of, claim.video_id, platform, self._limits, now)
 
             return await transaction(self._engine, work)
-        return PostTime(row.at or row.publish_at, waits_because(claim.video.key, row.state, row.note) if booked else "")
+        return PostTime(row.at or row.publish_at, waits_because(claim.video.key, row.state, row.note) if booked else "", row.begun)
 
     async def _read(self, asked: Sequence[_Asked]) -> Sequence[Any]:
         rows = {(one.row["video_id"], one.row["stage"]): one.row for one in asked}

@@ -16,7 +16,7 @@ from phantoms_dagster.domain.stages import PostState
 
 MOST_TRIES = 50
 
-_COLUMNS = """p.id, v.key, p.platform, p.account, p.state, p.remote_id, p.url, p.sandbox, p.attempted_at, p.published_at,
+_COLUMNS = """p.id, v.key, p.platform, p.account, p.route, p.state, p.remote_id, p.url, p.sandbox, p.attempted_at, p.published_at,
         p.updated_at, p.set_apart, n.state AS after, n.at AS after_at, n.evidence AS after_evidence"""
 # The last change after publication, if there is one.
 _AFTER = """LEFT JOIN LATERAL (SELECT c.state, c.at, c.evidence FROM phantoms.post_changes c WHERE c.post_id = p.id
@@ -34,12 +34,14 @@ _LIST = text(
 _SHOW = text(
     f"""
     SELECT {_COLUMNS}, p.video_id, p.marker, p.video_sha256, p.caption_sha256, p.proof, p.proved_at, p.created_at, p.upload_offset,
-        s.state AS stage_state, s.retry_at, s.reason, s.generation
+        s.state AS stage_state, s.retry_at, s.reason, s.generation, p.handle->>'handed_over_at' AS handed_over_at,
+        (SELECT w.output->>'caption' FROM phantoms.stages w
+            WHERE w.video_id = p.video_id AND w.stage = p.platform || '/variant') AS caption
     FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id {_AFTER}
     LEFT JOIN phantoms.stages s ON s.video_id = p.video_id AND s.stage = p.platform || '/post'
     WHERE v.key = :key AND p.platform = :platform AND NOT p.duplicate
-    -- A video may have a post of the sandbox and a real one. The real one counts, unless only the other one is in doubt.
-    ORDER BY p.state = 'unknown' DESC, p.sandbox LIMIT 1
+    -- A video may have a post of the sandbox and a real one. The real one counts, unless only the other one must be settled.
+    ORDER BY p.state IN ('unknown', 'handed_over') DESC, p.sandbox LIMIT 1
     """
 )
 _TRIES = text(
@@ -78,6 +80,7 @@ class LedgerPost:
     key: str
     platform: Platform
     account: str
+    route: str
     state: PostState
     remote_id: str | None
     url: str | None
@@ -108,7 +111,10 @@ class Try:
 
 @dataclass(frozen=True)
 class PostDetail:
-    """A post with everything that the ledger knows. `next_read`: when its stage runs again, None when it does not."""
+    """A post with everything that the ledger knows. `next_read`: when its stage runs again, None when it does not.
+
+    `caption`: the words for a draft that the creator has since `handed_over_at`.
+    """
 
     post: LedgerPost
     stage_state: str | None
@@ -120,6 +126,8 @@ class PostDetail:
     proof: str | None
     proved_at: datetime | None
     tries: tuple[Try, ...]
+    caption: str | None = None
+    handed_over_at: datetime | None = None
 
 
 class Posts:
@@ -176,6 +184,8 @@ class Posts:
             proof=row["proof"],
             proved_at=row["proved_at"],
             tries=tuple(_try(one) for one in tries),
+            caption=row["caption"],
+            handed_over_at=datetime.fromisoformat(row["handed_over_at"]) if row["handed_over_at"] else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""What people do with single posts, for commands and the desk: decide about an unknown one, and take one down."""
+"""What people do with single posts, for commands and the desk: settle one, and take one down."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class PostDecisions:
-    """Decisions of people about posts whose outcome is unknown. Not to be called on an event loop."""
+    """Decisions of people about posts whose outcome is unknown, and about drafts. Not to be called on an event loop."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -36,7 +36,7 @@ class PostDecisions:
 
         `unread`: the person has seen the post although the platform does not show it to us, so it is not read. Raises InvalidInput.
         """
-        post = self._unknown(key, platform)
+        post = self._unsettled(key, platform)
         reference = post_reference(platform, given, sandbox=post.sandbox)
         claimed = ClaimedPost(key, platform, post.account, reference, post.attempted_at)
         standing = None if unread else self._look(claimed)
@@ -52,10 +52,17 @@ class PostDecisions:
         """Save that the post is not there, so that it is published from the start. Raises InvalidInput."""
         self._store.is_not_there(key, platform, actor, reason)
 
-    def _unknown(self, key: str, platform: Platform) -> LedgerPost:
+    def will_not_be_posted(self, key: str, platform: Platform, actor: Actor, *, reason: str = "") -> None:
+        """Save that the creator will not post the draft. Its stage is discarded. Raises InvalidInput."""
+        self._store.will_not_be_posted(key, platform, actor, reason)
+
+    def _unsettled(self, key: str, platform: Platform) -> LedgerPost:
         post = Posts(self._services.engine).show(key, platform).post
-        if post.state is not PostState.UNKNOWN:
-            raise InvalidInput(f"the post of {key} on {platform.title} is {post.state}, not unknown: there is nothing to decide")
+        if post.state not in (PostState.UNKNOWN, PostState.HANDED_OVER):
+            message = (
+                f"the post of {key} on {platform.title} is {post.state}, not unknown or handed_over: there is nothing to decide"
+            )
+            raise InvalidInput(message)
         check_place(self._services, post)
         return post
 

@@ -120,6 +120,29 @@ async def test_an_operator_settles_an_unknown_post_by_a_form_and_the_audit_log_s
     assert (again.status_code, "not unknown" in again.text) == (422, True)
 
 
+async def test_a_draft_has_its_caption_to_copy_and_forms_for_how_it_ended(world: DeskWorld) -> None:
+    key = await unknown_post(world)
+    world.world.write_post("UPDATE phantoms.posts SET state = 'handed_over'")
+    world.world.write(
+        """UPDATE phantoms.stages SET output = '{"kind": "variant", "caption": "Paste <me> #sea"}' WHERE stage = 'tiktok/variant'"""
+    )
+    viewer = await world.logged_in("vic", "viewer")
+    shown = (await viewer.get(f"/videos/{key}")).text
+    assert "waiting for the creator" in shown
+    assert "switch on the AI label by hand" in shown
+    assert "Paste &lt;me&gt; #sea</textarea>" in shown
+    assert "It will not be posted" not in shown
+    operator = await world.logged_in("olga", "operator")
+    assert "It will not be posted" in (await operator.get(f"/videos/{key}")).text
+    assert (await operator.post(f"/videos/{key}/settle/tiktok", {"answer": "not there"})).status_code == 422
+    answer = await operator.post(f"/videos/{key}/settle/tiktok", {"answer": "not posted", "reason": "too late"})
+    assert answer.status_code == 303
+    [post] = world.world.rows("SELECT state, handle, proof FROM phantoms.posts")
+    assert (post["state"], post["handle"]) == ("failed", {})
+    assert post["proof"] == "person: olga says it will not be posted: too late"
+    assert world.world.row(key, "tiktok/post")["state"] == "discarded"
+
+
 async def test_a_form_can_say_that_an_unknown_post_is_not_there(world: DeskWorld) -> None:
     key = await unknown_post(world)
     operator = await world.logged_in("olga", "operator")

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
 
-from phantoms_dagster.domain.claims import Claim, StageTask
-from phantoms_dagster.domain.errors import NotYet
-from phantoms_dagster.domain.models import Channel, Platform
+from phantoms_dagster.domain.claims import AttemptOutcome, Claim, StageTask
+from phantoms_dagster.domain.errors import NotYet, StaleClaim
+from phantoms_dagster.domain.models import Channel, Platform, PostingHours
+from phantoms_dagster.domain.stages import PostState, StageState
 from phantoms_dagster.platforms.tiktok.choices import TikTokChoices
 from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
 from phantoms_dagster.production.stages.post import Publish
 from phantoms_dagster.sandbox.core import Sandbox, application
 from phantoms_dagster.sandbox.tiktok.routes import routes
+from phantoms_dagster.store.attention import AttentionBoard
+from phantoms_dagster.store.audit import AuditLog
+from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.ledgers import PostgresLedgers
+from phantoms_dagster.store.post_times import PostgresPostTimes
 from phantoms_dagster_tests.integration.publishing_world import FakeTokens, Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, media_file, open_world
+from phantoms_dagster_tests.integration.test_reconciliation import posts
 
 TIKTOK = Platform("tiktok")
 
@@ -39,7 +47,12 @@ class TikTokStudio:
         self.sandbox = sandbox
         self.ledgers = PostgresLedgers(studio.world.async_engine)
         publisher = TikTokPublisher(client=studio.client, base_url=base_url, tokens=FakeTokens(), clock=studio.clock, sandbox=True)
-        self.publish = Publish(publishers={TIKTOK: publisher}, media=studio.store, ledgers=self.ledgers, clock=studio.clock)
+        times = PostgresPostTimes(studio.world.async_engine, limits={}, clock=studio.clock)
+        self.publish = Publish(
+            publishers={TIKTOK: publisher}, media=studio.store, ledgers=self.ledgers, times=times, clock=studio.clock
+        )
+            publishers={TIKTOK: publisher}, media=studio.store, ledgers=self.ledgers, times=times, clock=studio.clock
+        )
 
     async def ready(self, channel: Channel) -> str:
         [key] = await self.studio.rendered(channel=channel, platforms=(TIKTOK,))
@@ -67,11 +80,15 @@ async def world(database_url: str) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-async def tiktok(world: World, tmp_path: Path) -> AsyncIterator[TikTokStudio]:
+async def tiktok(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> AsyncIterator[TikTokStudio]:
     sandbox = Sandbox(seed=1)
     sandbox.config["tiktok.check_media"] = False
     async with open_studio(world, tmp_path) as studio, TestServer(application(sandbox, [routes(sandbox)])) as server:
         studio.clock.sandbox = sandbox
+        monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path))
+        monkeypatch.setenv("PHANTOMS_DATABASE_URL", world.url)
+        monkeypatch.setenv("PHANTOMS_REDIS_URL", redis_url)
+        monkeypatch.setenv("PHANTOMS_SANDBOX_URL", str(server.make_url("/")).rstrip("/"))
         yield TikTokStudio(studio, sandbox, str(server.make_url("/tiktok")))
 
 
@@ -88,11 +105,115 @@ async def test_an_approved_draft_is_handed_over_and_published_when_its_creator_p
     assert [entry["kind"] for entry in tiktok.sandbox.ledger] == ["draft", "post"]
 
 
+async def test_a_draft_that_waits_is_asked_for_outside_the_channels_hours_too(tiktok: TikTokStudio) -> None:
+    now = tiktok.studio.clock.time
+    hours = PostingHours(start=now.hour, end=(now.hour + 1) % 24 or 24)
+    key = await tiktok.ready(drafting().model_copy(update={"posting_hours": hours}))
+    with pytest.raises(NotYet, match="waiting for the creator"):
+        await tiktok.post(key)
+    tiktok.studio.clock.time += timedelta(hours=2)
+    with pytest.raises(NotYet, match="waiting for the creator"):
+        await tiktok.post(key, "at night")
+    with pytest.raises(NotYet, match="goes out at"):
+        await tiktok.post(await tiktok.ready(drafting().model_copy(update={"posting_hours": hours})), "another")
+
+
 async def test_a_handed_over_post_leaves_its_account_free_for_the_next_one(tiktok: TikTokStudio) -> None:
     for owner in ("first", "second"):
         with pytest.raises(NotYet, match="waiting for the creator"):
             await tiktok.post(await tiktok.ready(drafting()), owner)
     assert [row["state"] for row in tiktok.world.rows("SELECT state FROM phantoms.posts")] == ["handed_over"] * 2
+
+
+# --- a person's word -----------------------------------------------------------------------------------------------------
+
+
+async def handed_over(tiktok: TikTokStudio) -> str:
+    """A draft whose stage is deferred, as the runner leaves it."""
+    key = await tiktok.ready(drafting())
+    store, claim = await tiktok.claim(key)
+    with pytest.raises(NotYet, match="waiting for the creator") as waits:
+        await tiktok.publish(StageTask(claim, await store.attempt(claim)))
+    at = tiktok.studio.clock.now() + timedelta(seconds=waits.value.retry_after)
+    await store.finish(claim, AttemptOutcome(StageState.DEFERRED, None, at, counts=False, message=str(waits.value)))
+    return key
+
+
+async def test_a_draft_is_in_the_list_of_what_waits_at_once_and_only_once(tiktok: TikTokStudio) -> None:
+    key = await handed_over(tiktok)
+    [item] = AttentionBoard(tiktok.world.engine).read()
+    assert (item.id, item.alert, item.keys) == (f"draft:tiktok:{key}", True, (key,))
+    assert item.what.startswith(f"the draft of {key} has been in the TikTok inbox of ocean since ")
+    assert item.next_step == f"phantoms posts show {key} tiktok"
+    tiktok.world.write("UPDATE phantoms.stages SET started_at = clock_timestamp() - interval '4 days' WHERE stage = 'tiktok/post'")
+    tiktok.world.write(
+        "UPDATE phantoms.posts SET handle = handle || jsonb_build_object('handed_over_at', clock_timestamp() - interval '4 days')"
+    )
+    [later] = AttentionBoard(tiktok.world.engine).read()
+    assert later.id == item.id, "an alert that was sent is not sent again"
+    assert later.what.endswith("and nobody has said how it ended")
+
+
+async def test_the_command_shows_the_caption_and_what_the_creator_must_do(tiktok: TikTokStudio) -> None:
+    key = await handed_over(tiktok)
+    shown = await posts("show", key, "tiktok")
+    assert "waiting for the creator" in shown.output
+    assert "switch on the AI label by hand" in shown.output
+    [variant] = tiktok.world.rows("SELECT output->>'caption' AS caption FROM phantoms.stages WHERE stage = 'tiktok/variant'")
+    assert variant["caption"] in shown.output
+    assert f"phantoms posts settle {key} tiktok --there URL" in shown.output
+    listed = await posts("list", "--state", "handed_over", "--json")
+    assert [post["key"] for post in json.loads(listed.output)["posts"]] == [key]
+
+
+async def test_a_draft_that_a_person_posted_is_published_in_that_persons_name(tiktok: TikTokStudio) -> None:
+    key = await handed_over(tiktok)
+    result = await posts("settle", key, "tiktok", "--there", "7300000000000000000", "--unread", "--yes", "--by", "ann")
+    assert result.exit_code == 0, result.output
+    row = tiktok.row()
+    assert (row["state"], row["remote_id"]) == ("published", "7300000000000000000")
+    assert row["proof"].startswith("person: ann says it is there")
+    await tiktok.post(key, "later")
+    assert tiktok.row()["state"] == "confirmed"
+    assert len(tiktok.sandbox.ledger) == 1
+
+
+async def test_a_draft_that_will_not_be_posted_is_discarded_and_only_a_replay_sends_it_again(tiktok: TikTokStudio) -> None:
+    key = await handed_over(tiktok)
+    result = await posts("settle", key, "tiktok", "--not-there", "--reason", "another video", "--yes", "--by", "ann")
+    assert result.exit_code == 0, result.output
+    row = tiktok.row()
+    assert (row["state"], row["handle"], row["proof"]) == (
+        "failed",
+        {},
+        "person: ann says it will not be posted: another video",
+    )
+    assert tiktok.world.row(key, "tiktok/post")["state"] == "discarded"
+    [letter] = DeadLetters(tiktok.world.engine).list(LetterFilter(state="discarded"))
+    assert (letter.key, letter.stage, letter.closed_by) == (key, "tiktok/post", "ann")
+    assert AuditLog(tiktok.world.engine).page(subject=key)[0].action == "draft will not be posted"
+    assert AttentionBoard(tiktok.world.engine).read() == []
+    again = await posts("settle", key, "tiktok", "--not-there", "--yes")
+    assert (again.exit_code, "not handed_over" in again.output or "not unknown" in again.output) == (2, True), again.output
+    DeadLetters(tiktok.world.engine).replay(LetterFilter(ids=[letter.id], state=None), by="ann")
+    with pytest.raises(NotYet, match="waiting for the creator"):
+        await tiktok.post(key, "replayed")
+    assert [entry["kind"] for entry in tiktok.sandbox.ledger] == ["draft", "draft"]
+
+
+async def test_a_run_that_was_reading_saves_nothing_after_a_person_gave_the_draft_up(tiktok: TikTokStudio) -> None:
+    key = await handed_over(tiktok)
+    tiktok.world.write("UPDATE phantoms.stages SET retry_at = clock_timestamp() WHERE stage = 'tiktok/post'")
+    _, claim = await tiktok.claim(key, "reading")
+    words: dict[str, Any] = {"account": "ocean", "marker": "m", "video": media_file("v"), "caption": "", "sandbox": True}
+    journal = await tiktok.ledgers.post(claim, **words)
+    assert (await posts("settle", key, "tiktok", "--not-there", "--yes")).exit_code == 0
+    with pytest.raises(StaleClaim):
+        await journal.save(PostState.PUBLISHED, remote_id="7300000000000000000", url="u")
+    assert tiktok.row()["state"] == "failed"
+
+
+# --- the route -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("begun", "kept"), [("inbox", "inbox"), ("", "")])

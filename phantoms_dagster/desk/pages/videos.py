@@ -1,4 +1,4 @@
-"""A video's page: its history as one timeline, its database rows as JSON, and the form that settles an unknown post."""
+"""A video's page: its history as one timeline, its database rows as JSON, and the forms that settle posts and drafts."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def video(visit: CurrentVisit, key: str) -> Response:
         brief={name: value for name, value in story.video["brief"].items() if name != "title" and value not in (None, "", [], {})},
         # Fields that the platform left empty are not shown.
         handles=[(post, {name: one for name, one in masked(post["handle"]).items() if one is not None}) for post in story.posts],
+        captions={post["platform"]: _caption(story, post["platform"]) for post in story.posts if post["state"] == "handed_over"},
         out=all(found.state == "done" for name, found in row.stages.items() if STAGES[name].kind == "post"),
         evidence=evidence_json,
     )
@@ -50,7 +51,7 @@ def raw(visit: CurrentVisit, key: str) -> Response:
 
 
 def settle(visit: CurrentVisit, key: str, platform: str, form: Form) -> Response:
-    """Settle a post whose outcome is unknown, as `phantoms posts settle` does."""
+    """Settle a post whose outcome is unknown, or a draft, as `phantoms posts settle` does."""
     from phantoms_dagster.wiring.posts import PostDecisions  # noqa: PLC0415 - it imports every provider
 
     if platform not in Platform:
@@ -66,11 +67,20 @@ def settle(visit: CurrentVisit, key: str, platform: str, form: Form) -> Response
         elif answer == "not there":
             decisions.is_not_there(key, on, visit.actor, reason=visible_text(form, "reason", most=1_000))
             said = f"The post on {on.title} will be published again."
+        elif answer == "not posted":
+            decisions.will_not_be_posted(key, on, visit.actor, reason=visible_text(form, "reason", most=1_000))
+            said = f"The draft on {on.title} is saved as not posted."
         else:
             raise InvalidInput("say whether the post is there or not")
     except (ProviderError, NotYet) as error:
         raise InvalidInput(f"{on.title} could not be read, so nothing was changed: {error}") from error
     return redirect_to(visit, f"/videos/{key}", said)
+
+
+def _caption(story: Story, platform: str) -> str:
+    """The words of the post that the creator pastes into the app."""
+    variant = story.stages.get(f"{platform}/variant")
+    return str((variant["output"] or {}).get("caption", "")) if variant is not None else ""
 
 
 def _story(visit: Visit, key: str) -> Story:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from phantoms_dagster.domain.errors import NotYet
+from phantoms_dagster.domain.reconciliation import CREATOR_HAS_TIME
 
 ASK_EACH = timedelta(hours=1)
-ASK_OFTEN_FOR = timedelta(days=3)
 ASK_LATER_EACH = timedelta(days=1)
 
 
 def waiting_for_creator(account: str, handed_over_at: datetime, now: datetime) -> NotYet:
     """The reason why a post that was handed over is not done, and when to ask again."""
-    pause = ASK_EACH if now - handed_over_at < ASK_OFTEN_FOR else ASK_LATER_EACH
+    pause = ASK_EACH if now - handed_over_at < CREATOR_HAS_TIME else ASK_LATER_EACH
     message = (
         f"waiting for the creator: the draft has been in the TikTok inbox of {account} since {handed_over_at:%Y-%m-%d %H:%M} UTC; "
         "tap the notification in the TikTok app and post it"

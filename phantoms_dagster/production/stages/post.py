@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from phantoms_dagster.domain.attempt_context import acquire_within
-from phantoms_dagster.domain.claims import Ledgers, PostTimes, StageResult, StageTask
+from phantoms_dagster.domain.claims import Ledgers, PostTime, PostTimes, StageResult, StageTask
 from phantoms_dagster.domain.errors import NotYet, Permanent, WaitsForPerson
 from phantoms_dagster.domain.models import (
     ApprovalOutput,
@@ -67,7 +67,9 @@ class Publish:
         assert platform is not None
         publisher = self._publishers[platform]
         account = await self._account(task, platform, sandbox=publisher.sandbox)
-        await self._may_go(task)
+        time = await self._times.of(task.claim)
+        if not time.begun:  # what has begun may be read at any time
+            self._check_time(task, time)
         variant = task.claim.output(task.claim.stage.after[0], VariantOutput)
         words = self._words(task, variant)
         _check_approved(task, variant, words)
@@ -118,7 +120,9 @@ class Publish:
 
         It is checked again right before each request that can publish, after any waits, so that a post can be moved until then.
         """
-        time = await self._times.of(task.claim)
+        self._check_time(task, await self._times.of(task.claim))
+
+    def _check_time(self, task: StageTask, time: PostTime) -> None:
         if time.waits:
             raise WaitsForPerson(time.waits)
         now = self._clock.now()
