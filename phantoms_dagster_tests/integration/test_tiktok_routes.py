@@ -51,8 +51,6 @@ class TikTokStudio:
         self.publish = Publish(
             publishers={TIKTOK: publisher}, media=studio.store, ledgers=self.ledgers, times=times, clock=studio.clock
         )
-            publishers={TIKTOK: publisher}, media=studio.store, ledgers=self.ledgers, times=times, clock=studio.clock
-        )
 
     async def ready(self, channel: Channel) -> str:
         [key] = await self.studio.rendered(channel=channel, platforms=(TIKTOK,))
