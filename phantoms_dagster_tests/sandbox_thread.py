@@ -25,9 +25,9 @@ class Running:
 
 
 @contextmanager
-def sandbox_thread(folder: Path, *middlewares: Middleware) -> Iterator[Running]:
+def sandbox_thread(folder: Path, *middlewares: Middleware, seed: int = 1) -> Iterator[Running]:
     """A sandbox until the end. `middlewares`: the outermost ones, which see what really goes over the wire."""
-    app = sandbox_application(seed=1, base_url="", work_dir=folder, real_renders=False)
+    app = sandbox_application(seed=seed, base_url="", work_dir=folder, real_renders=False)
     app.middlewares[:0] = middlewares
     server = TestServer(app)
     loop = asyncio.new_event_loop()

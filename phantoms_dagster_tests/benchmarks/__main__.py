@@ -25,6 +25,7 @@ NAMES = {
     "flood": "2,000 new videos while 20 approved ones are published: these take as long as alone",
     "kills": "50 kill -9 of every kind of process over 300 videos in the whole stack: all posted once, soon resumed",
     "random_kills": "2,000 posts on five platforms, workers killed every few seconds, stores restarted: all posted once",
+    "year": "365 simulated days, five accounts, two posts a day: no slot missed without a reason, no false alarm",
     "weather": "200 videos while stores, disk, model, a token and a provider fail in turn: all posted once, one alert a cause",
     "readback": "60 posts on one Instagram account for 90 days: all numbers stored, publishing never waits; tables in SQL",
     "idle": "`phantoms up` with nothing to do: under 3 % of a core and 900 MB; and what --help and status cost",

@@ -13,8 +13,8 @@ from datetime import timedelta
 from sqlalchemy.exc import DBAPIError
 
 from phantoms_dagster.production import alerts
+from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.alerts import read
-from phantoms_dagster_tests.benchmarks.world import Bench
 
 EVERY_SECONDS = 5.0
 DESTINATION = "recorder"
@@ -34,10 +34,10 @@ class Cry:
 class AlertRecorder:
     """Looks for news every few seconds in a thread, like the alert sensor, and keeps what would have been sent."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._told: dict[str, alerts.SentAlerts] = {}
-        self._pause = timedelta(minutes=bench.services.settings.alerts.minutes)
+        self._pause = timedelta(minutes=services.settings.alerts.minutes)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._walk, name="recorder", daemon=True)
         self.messages: list[Cry] = []
@@ -70,12 +70,16 @@ class AlertRecorder:
             counted.update({name: 1 if name.startswith("breaker:") else times for name, times in lines.items()})
         return Counter({name.removeprefix("breaker:"): times for name, times in counted.items()})
 
+    def look(self) -> None:
+        """Look for news now."""
+        self._look(self._pause)
+
     def _walk(self) -> None:
         while not self._stop.wait(EVERY_SECONDS):
-            self._look(self._pause)
+            self.look()
 
     def _look(self, pause: timedelta) -> None:
-        services = self._bench.services
+        services = self._services
         try:
             reading = read(services, alerts.read_letters_since(self._told, [DESTINATION]))
         except DBAPIError:

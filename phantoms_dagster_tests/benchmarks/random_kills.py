@@ -33,6 +33,7 @@ BLOWS = ((0.15, "valkey"), (0.35, "postgres"), (0.55, "valkey"), (0.75, "postgre
 # Kills stop here, so that the last posts are not all made by workers that are never killed and yet the run ends.
 LAST_KILL = 0.97
 POLL_SECONDS = 0.5
+LEASE_SECONDS = 10
 
 _OUT = """
     SELECT count(*) FILTER (WHERE state = 'done')::float8 / greatest(1, count(*)) AS share
@@ -65,9 +66,9 @@ def run(options: argparse.Namespace) -> Report:
         "workers run the product's planner and StageRunner without Dagster; pools are widened, waits shortened by settings",
         "the voice is a prepared sound, and a video's bytes are probed and measured once a world (see `local_stand_ins`)",
         f"the faults are the mix of the storm: {', '.join(MIX)}",
-        "a killed worker is replaced at once; its claims are free when their lease of 20 s is over",
+        f"a killed worker is replaced at once; its claims are free when their lease of {LEASE_SECONDS} s is over",
     ]
-    settings = {"PHANTOMS_ATTEMPTS": "12", "PHANTOMS_CALL_SECONDS": str(CALL_SECONDS)}
+    settings = {"PHANTOMS_ATTEMPTS": "12", "PHANTOMS_CALL_SECONDS": str(CALL_SECONDS), "PHANTOMS_LEASE_SECONDS": str(LEASE_SECONDS)}
     with open_bench(seed=options.seed, settings=settings) as bench:
         bench.add_videos(videos, platforms=[Platform(name) for name in PLATFORMS])
         fleet = bench.fleet("carry", options.workers, seed=options.seed, replace=True)

@@ -109,7 +109,7 @@ def _weather(report: Report, bench: Bench, media: Media, videos: int, options: a
     keys = _add_videos(bench, videos)
     fleet = bench.fleet("carry", options.workers, seed=options.seed)
     sky = _Sky(bench, media, options.scale)
-    with AlertRecorder(bench) as recorder, Reviewer(bench):
+    with AlertRecorder(bench.services) as recorder, Reviewer(bench):
         with _fed(bench, keys, sky.began, FEED_SECONDS * options.scale):
             sky.pass_over()
         ended = _wait(bench, seconds=max(60.0, options.limit * options.scale))

@@ -47,6 +47,13 @@ def test_every_post_of_four_videos_comes_out_once_while_workers_and_stores_are_t
     assert (told["ok"], told["problems"], done.returncode) == (True, [], 0), done.stdout + done.stderr
 
 
+def test_every_slot_of_a_few_simulated_days_is_kept() -> None:
+    done = command("year", "--days", "4", "--json", seconds=300)
+    told = json.loads(done.stdout)
+    assert (told["ok"], told["problems"], done.returncode) == (True, [], 0), done.stdout + done.stderr
+    assert (told["figures"]["slots"], told["figures"]["slots kept"]) == (20, 20)
+
+
 def test_short_troubles_one_after_another_end_with_every_post_once_or_waiting_for_its_account() -> None:
     done = command("weather", "--scale", "0.03", "--workers", "2", "--limit", "4000", "--json", seconds=420)
     told = json.loads(done.stdout)
