@@ -129,7 +129,6 @@ def main(arguments: list[str]) -> int:
         code = os.waitstatus_to_exitcode(status)
         if code == -signal.SIGKILL and options.get("replace"):
             children.append(_fork(role, next(numbers), options))
-            print(json.dumps({"replaced": pid, "by": children[-1]}), flush=True)
         else:
             codes.append(code)
     return int(any(codes))

@@ -11,6 +11,7 @@ from typing import Any
 
 from phantoms_dagster.embedded.processes import ProcessSpec
 from phantoms_dagster.embedded.supervisor import Supervisor
+from phantoms_dagster_tests.benchmarks.cpu import processes
 
 
 class Fleet:
@@ -43,11 +44,9 @@ class Fleet:
 
     @property
     def alive(self) -> list[int]:
-        """The process ids of the workers, those that replaced killed ones included."""
-        pids = self.pids
-        for event in self.events("replaced"):
-            pids[pids.index(event["replaced"])] = event["by"]
-        return pids
+        """The process ids of the workers that exist now."""
+        children = processes()
+        return [worker for group in self._supervisor.pids.values() for worker in children.get(group, [])]
 
     @property
     def begin(self) -> float:
