@@ -42,7 +42,7 @@ from phantoms_dagster.sandbox.core import Fault, Sandbox
 from phantoms_dagster.sandbox.grants import Grants
 from phantoms_dagster.sandbox.instagram import oauth as instagram_oauth
 from phantoms_dagster.sandbox.instagram import people
-from phantoms_dagster.sandbox.tiktok import oauth as tiktok_oauth
+from phantoms_dagster.sandbox.tiktok import app as tiktok_app
 from phantoms_dagster.sandbox.youtube import google_token
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.migrate import upgrade
@@ -354,8 +354,8 @@ def _connected_at(url: str) -> dict[str, str]:
         "PHANTOMS_YOUTUBE_CLIENT_SECRET": google_token.CLIENT_SECRET,
         "PHANTOMS_TIKTOK_BASE_URL": f"{url}/tiktok",
         "PHANTOMS_TIKTOK_AUTHORIZE_URL": f"{url}/tiktok/v2/auth/authorize/",
-        "PHANTOMS_TIKTOK_CLIENT_ID": tiktok_oauth.CLIENT_KEY,
-        "PHANTOMS_TIKTOK_CLIENT_SECRET": tiktok_oauth.CLIENT_SECRET,
+        "PHANTOMS_TIKTOK_CLIENT_ID": tiktok_app.CLIENT_KEY,
+        "PHANTOMS_TIKTOK_CLIENT_SECRET": tiktok_app.CLIENT_SECRET,
         "PHANTOMS_INSTAGRAM_BASE_URL": f"{url}/instagram",
         "PHANTOMS_INSTAGRAM_UPLOAD_URL": f"{url}/instagram/rupload",
         "PHANTOMS_INSTAGRAM_AUTHORIZE_URL": f"{url}/instagram/oauth/authorize",
