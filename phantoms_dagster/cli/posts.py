@@ -219,6 +219,10 @@ def _print(detail: PostDetail) -> None:
     for name, value in facts.items():
         if value:
             out.print(f"  {name:<11} {plain(str(value))}", soft_wrap=True)
+    for name, extra in detail.extras.items():
+        why = f": {extra.detail}" if extra.detail else ""
+        again = f", tried again at {exact(extra.due_at)}" if extra.state == "waiting" and extra.due_at else ""
+        out.print(f"  {name:<11} {plain(f'{extra.state}{why}{again}')}", soft_wrap=True)
     if detail.tries:
         out.print("  tried")
     for one in detail.tries:

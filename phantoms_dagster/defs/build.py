@@ -21,6 +21,7 @@ from phantoms_dagster.defs.attention import attention_sensor
 from phantoms_dagster.defs.checks import ChecksLeftResource, dead_letters_sensor
 from phantoms_dagster.defs.jobs import analytics_job, chain_jobs, stage_jobs
 from phantoms_dagster.defs.late_ids import late_ids_job, late_ids_sensor
+from phantoms_dagster.defs.post_extras import post_extras_job, post_extras_sensor
 from phantoms_dagster.defs.resources import ServicesResource
 from phantoms_dagster.defs.retirement import make_retirement_schedule, retirement_job, revival_sensor
 from phantoms_dagster.defs.schedules import analytics_schedule
@@ -48,6 +49,7 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             daily_summary_job,
             retirement_job,
             late_ids_job,
+            post_extras_job,
             thinning_job,
         ],
         schedules=[
@@ -65,6 +67,7 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             settled_sensor,
             revival_sensor,
             late_ids_sensor,
+            post_extras_sensor,
             attention_sensor,
         ],
         resources={"checks_left": ChecksLeftResource(services=resources["services"]), **resources},

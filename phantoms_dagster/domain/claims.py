@@ -184,8 +184,9 @@ class Ledgers(Protocol):
         sandbox: bool,
         set_apart: str | None = None,
         route: str = "",
+        extras: Sequence[str] = (),
     ) -> PostJournal:
-        """The journal of the post's row. Creates the row when there is none. `set_apart`: see `PostTerms`.
+        """The journal of the post's row. Creates the row when there is none. `set_apart`, `extras`: see `PostTerms`.
 
         A post that has begun keeps its account and its route.
         """

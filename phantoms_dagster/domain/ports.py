@@ -25,6 +25,7 @@ from phantoms_dagster.domain.models import (
     VoiceoverOutput,
 )
 from phantoms_dagster.domain.paid_job import PaidService
+from phantoms_dagster.domain.post_extras import ExtraName
 from phantoms_dagster.domain.publication import PublishVerbs
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.registry.channel_keys import PostTerms
@@ -333,6 +334,35 @@ class LateIds(Protocol):
 
     async def public_id(self, account: str, handle: JsonObject, *, last: bool) -> FoundPost | None:
         """The post with that handle (see `PostRecord`), or None while it has no public id. `last`: this is the last look-up."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExtraJob:
+    """Something to add to a published post: `captions` (the text is in `subtitles`, as SRT) or a `thumbnail` (a JPEG, `picture`).
+
+    `again`: a request for it may have been sent before, so it may be there already.
+    """
+
+    name: ExtraName
+    account: str
+    remote_id: str
+    marker: str
+    language: str
+    subtitles: str = ""
+    picture: Path | None = None
+    again: bool = False
+
+
+class ExtraAdder(Protocol):
+    """Adds to posts what their platform takes only after the publication. A repeat must be harmless."""
+
+    provider: str
+    platform: Platform
+    sandbox: bool
+
+    async def add(self, extra: ExtraJob) -> str:
+        """Add it, and return what was added in a few words. Raises the platform's errors."""
         ...
 
 

@@ -41,6 +41,10 @@ class PostTerms(BaseModel, ABC):
         """The route of the post, if the platform has several. Empty: the usual one."""
         return ""
 
+    def extras(self) -> tuple[str, ...]:
+        """What is added to the post after its publication, by the names of `domain.post_extras`."""
+        return ()
+
 
 class ChannelKey(BaseModel):
     """What a channel says about its posts on one platform. Subclasses add the fields and override what they need."""

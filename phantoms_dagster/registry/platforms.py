@@ -36,6 +36,7 @@ RESERVED = frozenset(
         *("script", "voiceover", "render", "approval", "variant", "post", "make"),
         # Fields of a channel and of a post's words. A platform's own field is next to them and has the platform's name.
         *("name", "title", "language", "voice", "accounts", "tokens", "hashtags", "timezone", "palette", "reviewers"),
+        *("slots", "missed", "repeats"),
         *("platform", "caption", "privacy"),
     }
 )

@@ -36,11 +36,12 @@ MOST_EVIDENCE = 500  # characters of a proof, which is one line
 
 _OPEN_POST = text(
     """
-    INSERT INTO phantoms.posts (video_id, platform, account, route, marker, video_sha256, caption_sha256, sandbox, set_apart)
-    SELECT video_id, platform, account, route, marker, video_sha256, caption_sha256, sandbox, set_apart
+    INSERT INTO phantoms.posts (
+        video_id, platform, account, route, marker, video_sha256, caption_sha256, sandbox, set_apart, extras)
+    SELECT video_id, platform, account, route, marker, video_sha256, caption_sha256, sandbox, set_apart, extras
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
         video_id bigint, platform text, account text, route text, marker text, video_sha256 text, caption_sha256 text,
-        sandbox boolean, set_apart text)
+        sandbox boolean, set_apart text, extras text[])
     ORDER BY video_id, platform
     ON CONFLICT (video_id, platform, sandbox) WHERE NOT duplicate DO UPDATE
     -- A post that was started on an account and a route is finished there, even if the channel names others now.
@@ -51,6 +52,7 @@ _OPEN_POST = text(
         video_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.video_sha256 ELSE posts.video_sha256 END,
         caption_sha256 = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.caption_sha256 ELSE posts.caption_sha256 END,
         set_apart = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.set_apart ELSE posts.set_apart END,
+        extras = CASE WHEN posts.state IN ('intent', 'failed') THEN excluded.extras ELSE posts.extras END,
         updated_at = clock_timestamp()
     RETURNING id, video_id, platform, account, route, state, handle, upload_offset, remote_id, url, attempted_at,
         -- Only posts of other runs: posts of the same run wait for each other inside it.
@@ -340,6 +342,7 @@ class PostgresLedgers:
         sandbox: bool,
         set_apart: str | None = None,
         route: str = "",
+        extras: Sequence[str] = (),
     ) -> PostgresPostJournal:
         """See the port."""
         values = {
@@ -352,6 +355,7 @@ class PostgresLedgers:
             "caption_sha256": hashlib.sha256(caption.encode()).hexdigest(),
             "sandbox": sandbox,
             "set_apart": set_apart,
+            "extras": list(extras),
         }
         row = await self._open_post(_Step(values))
         if row["begun_for_real"] is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,8 +11,10 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 from phantoms_dagster.domain.errors import NotFound
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.post_changes import StateAfter
+from phantoms_dagster.domain.post_extras import ExtraOutcome
 from phantoms_dagster.domain.reconciliation import UnknownPost
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.store.post_extras import extras_of
 
 MOST_TRIES = 50
 
@@ -114,6 +116,7 @@ class PostDetail:
     """A post with everything that the ledger knows. `next_read`: when its stage runs again, None when it does not.
 
     `caption`: the words for a draft that the creator has since `handed_over_at`.
+    `extras`: what was or will be added to it after its publication, by name.
     """
 
     post: LedgerPost
@@ -126,6 +129,7 @@ class PostDetail:
     proof: str | None
     proved_at: datetime | None
     tries: tuple[Try, ...]
+    extras: Mapping[str, ExtraOutcome]
     caption: str | None = None
     handed_over_at: datetime | None = None
 
@@ -172,6 +176,7 @@ class Posts:
                 "limit": MOST_TRIES,
             }
             tries = connection.execute(_TRIES, tried).mappings().all()
+            extras = extras_of(connection, row["id"])
         runs = row["stage_state"] in ("ready", "running", "deferred")
         return PostDetail(
             post=_post(row),
@@ -186,6 +191,7 @@ class Posts:
             tries=tuple(_try(one) for one in tries),
             caption=row["caption"],
             handed_over_at=datetime.fromisoformat(row["handed_over_at"]) if row["handed_over_at"] else None,
+            extras=extras,
         )
 
 

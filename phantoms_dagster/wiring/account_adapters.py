@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 from phantoms_dagster.domain.errors import Barred, Disconnected
 from phantoms_dagster.domain.ports import (
+    ExtraAdder,
+    ExtraJob,
     FoundPost,
     LateIds,
     MetricsPage,
@@ -58,6 +60,27 @@ class AccountLateIds:
         """See the port."""
         with calling_for(account):
             return await self._finder.public_id(account, handle, last=last)
+
+
+class AccountExtras:
+    """An `ExtraAdder` whose calls count for the account's pools and breaker. A dead token stops the account."""
+
+    def __init__(self, adder: ExtraAdder, gate: AccountGate) -> None:
+        self._adder = adder
+        self._gate = gate
+        self.provider = adder.provider
+        self.platform = adder.platform
+        self.sandbox = adder.sandbox
+
+    async def add(self, extra: ExtraJob) -> str:
+        """See the port."""
+        with calling_for(extra.account):
+            try:
+                return await self._adder.add(extra)
+            except Disconnected as error:
+                if not isinstance(error, Barred):  # an account that may not add captions may still post
+                    await self._gate.dead(self.platform, extra.account, error)
+                raise
 
 
 class AccountMetricsReader:

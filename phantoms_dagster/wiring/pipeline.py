@@ -19,6 +19,7 @@ from phantoms_dagster.domain.attempt_context import WaitingClock
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import (
     Clock,
+    ExtraAdder,
     IdentityReader,
     LateIds,
     MediaStore,
@@ -52,7 +53,7 @@ from phantoms_dagster.store.sealed_urls import SealedUrls
 from phantoms_dagster.store.stage_checks import StageChecks
 from phantoms_dagster.store.stage_store import PostgresStageStore
 from phantoms_dagster.wiring import logs
-from phantoms_dagster.wiring.account_adapters import AccountLateIds, AccountMetricsReader, AccountPublisher
+from phantoms_dagster.wiring.account_adapters import AccountExtras, AccountLateIds, AccountMetricsReader, AccountPublisher
 from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
@@ -69,13 +70,15 @@ from phantoms_dagster.wiring.tokens import AccountTokens
 class Pipeline:
     """Everything that a step or a command uses to reach providers.
 
-    The runner, the metrics readers, the finders of late ids, the readers and removers of posts, the readers of token owners, the
-    checks of stages, and the refresher of tokens.
+    The runner, the metrics readers, the finders of late ids, what adds extras to posts, the media store, the readers and removers
+    of posts, the readers of token owners, the checks of stages, and the refresher of tokens.
     """
 
     runner: StageRunner
     readers: Mapping[Platform, MetricsReader]
     late_ids: Mapping[Platform, LateIds]
+    extras: Mapping[Platform, ExtraAdder]
+    media: MediaStore
     posts: Mapping[Platform, PostReader]
     removers: Mapping[Platform, PostRemover]
     identities: Mapping[Platform, IdentityReader]
@@ -112,6 +115,8 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
                 runner=parts.runner(database, ledgers),
                 readers=parts.readers(),
                 late_ids=parts.late_ids(),
+                extras=parts.extras(),
+                media=media,
                 posts=parts.post_readers(),
                 removers=parts.post_removers(),
                 identities=parts.identities(),
@@ -236,6 +241,12 @@ class _Parts:
             return AccountLateIds(cast(LateIds, self.toolbox.make(platform, "late_ids")))
 
         return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "late_ids")))
+
+    def extras(self) -> Mapping[Platform, ExtraAdder]:
+        def make(platform: Platform) -> ExtraAdder:
+            return AccountExtras(cast(ExtraAdder, self.toolbox.make(platform, "extras")), self._account_gate())
+
+        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "extras")))
 
     def readers(self) -> Mapping[Platform, MetricsReader]:
         def make(platform: Platform) -> MetricsReader:

@@ -330,7 +330,7 @@ def test_another_packages_platform_may_have_its_own_key_of_a_channel_and_terms_o
         f"{place} pond.water: should be 'fresh' or 'salt'{form}",
     ]
     assert told["refused"][2].startswith("channels.yaml line 7: channel 'sea': lake: there is no such key; the keys are title, ")
-    assert "hashtags, instagram, pond, tiktok, timezone" in told["refused"][2]
+    assert "hashtags, instagram, pond, tiktok, youtube, timezone" in told["refused"][2]
     assert told["refused"][3] == f"{place} pond.fish: is not a known key{form}"
     assert told["captions"] == ["c\n\n#a", "c\n\n#a #b"]
     assert told["audiences"] == ["friends of fresh water", "public"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.platforms.oauth import App
 from phantoms_dagster.platforms.tools import Tools
+from phantoms_dagster.platforms.youtube.extras import YouTubeExtras
 from phantoms_dagster.platforms.youtube.grants import SCOPES, YouTubeGrants
 from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
 from phantoms_dagster.platforms.youtube.metrics import YouTubeMetricsReader
@@ -12,7 +13,7 @@ from phantoms_dagster.platforms.youtube.oauth import GoogleOAuth
 from phantoms_dagster.platforms.youtube.posts import YouTubePosts
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
 
-__all__ = ["SCOPES", "grants", "identity", "metrics", "oauth", "post_reader", "post_remover", "publisher"]
+__all__ = ["SCOPES", "extras", "grants", "identity", "metrics", "oauth", "post_reader", "post_remover", "publisher"]
 
 
 def publisher(tools: Tools) -> YouTubePublisher:
@@ -40,6 +41,13 @@ def post_reader(tools: Tools) -> YouTubePosts:
 def post_remover(tools: Tools) -> YouTubePosts:
     """See `platforms.tools`."""
     return post_reader(tools)
+
+
+def extras(tools: Tools) -> YouTubeExtras:
+    """See `platforms.tools`."""
+    return YouTubeExtras(
+        client=tools.client, base_url=tools.base_url, tokens=tools.tokens, clock=tools.clock, sandbox=tools.sandbox
+    )
 
 
 def identity(tools: Tools) -> YouTubeIdentity:

@@ -47,7 +47,7 @@ from phantoms_dagster.platforms.youtube.api import (
     text,
 )
 from phantoms_dagster.platforms.youtube.search import find_upload
-from phantoms_dagster.platforms.youtube.words import file_name, fit_description, fit_title, status_part
+from phantoms_dagster.platforms.youtube.words import file_name, fit_description, fit_title, notifies, status_part
 from phantoms_dagster.providers.http import evidence, file_body, objects
 from phantoms_dagster.providers.polling import pause_at, pauses
 
@@ -148,7 +148,7 @@ class YouTubePost:
             "POST",
             self._calls.url("upload/youtube/v3/videos"),
             headers=headers,
-            params={"uploadType": "resumable", "part": "snippet,status"},
+            params={"uploadType": "resumable", "part": "snippet,status", "notifySubscribers": notifies(job)},
             before=job.may_go,
             json={"snippet": snippet, "status": status_part(job, "private")},
         )

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import SecretStr
 
+from phantoms_dagster.platforms.youtube.choices import CHANNEL_KEY
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import MINUTE, PACIFIC, DailyQuota, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
@@ -28,6 +29,7 @@ PLATFORM = PlatformSpec(
     # A description's length is in bytes. YouTube refuses < and >; single guillemets replace them.
     words=WordRules(room=5_000, size=lambda text: len(text.encode()), clean=lambda text: text.translate(_NO_BRACKETS)),
     # Only a vertical or square video of at most three minutes becomes a Short.
+    channel_key=CHANNEL_KEY,
     media=MediaLimits(
         containers=frozenset({"mp4", "mov", "webm"}),
         video_codecs=frozenset({"h264", "hevc", "vp9", "av1", "vp8"}),

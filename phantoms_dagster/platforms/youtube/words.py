@@ -5,6 +5,7 @@ from __future__ import annotations
 from phantoms_dagster.domain.phrases import shortened
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.values import JsonObject
+from phantoms_dagster.platforms.youtube.choices import YouTubeTerms
 
 MAX_TITLE_CHARACTERS = 100
 MAX_DESCRIPTION_BYTES = 5_000
@@ -38,6 +39,12 @@ def status_part(job: PublishJob, privacy: str) -> JsonObject:
         "embeddable": True,
         "publicStatsViewable": True,
     }
+
+
+def notifies(job: PublishJob) -> str:
+    """Whether YouTube tells subscribers about the video, as a query parameter. Only the insert takes it, no update."""
+    terms = job.terms if isinstance(job.terms, YouTubeTerms) else YouTubeTerms()
+    return "true" if terms.notify_subscribers else "false"
 
 
 def file_name(job: PublishJob) -> str:

@@ -83,6 +83,7 @@ class Publish:
             sandbox=publisher.sandbox,
             set_apart=words.terms.set_apart() if words.terms is not None else None,
             route=words.terms.way() if words.terms is not None else "",
+            extras=words.terms.extras() if words.terms is not None else (),
         )
         account = journal.record.account or account
         one_at_a_time = self._one_at_a_time[platform, account]

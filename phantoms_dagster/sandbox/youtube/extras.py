@@ -125,6 +125,9 @@ class Extras:
         account = known(account_of(request, needs=UPLOADS))
         self._quota.charge(self.sandbox, units=50)
         video = self._mine(account, request.query.get("videoId", ""), "youtube.thumbnail")
+        if not self.sandbox.setting("youtube.custom_thumbnails", True):
+            message = "The authenticated user doesn't have permissions to upload and set custom video thumbnails."
+            raise YouTubeApiError(403, "forbidden", message, domain="youtube.thumbnail")
 
         def which(_: dict[str, Any]) -> dict[str, Any]:
             return {"videoId": video.id}

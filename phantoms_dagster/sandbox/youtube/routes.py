@@ -7,8 +7,9 @@ Settings: `youtube.processing_seconds` (see `pace`), `youtube.inserts_per_day` (
 week), `youtube.locked_private` (False: uploads stay private despite the request, like those of unaudited projects did until
 2026-11-01), `youtube.rejection_reason` (none: for videos uploaded from now on), `youtube.region_restrictions` ({}: a
 regionRestriction by the id of its video), `youtube.rejected_videos` ({}: a rejectionReason by the id of a video that is rejected
-after its publication), `youtube.hidden_counters` (none: names such as likeCount). The ledger gets `youtube.video` when an upload's
-last byte is accepted and `post` when a video first is public or unlisted.
+after its publication), `youtube.hidden_counters` (none: names such as likeCount), `youtube.custom_thumbnails` (true: accounts may
+set thumbnails). The ledger gets `youtube.video` when an upload's last byte is accepted and `post` when a video first is public or
+unlisted.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from phantoms_dagster.store.schema.outside import (
     webhook_events,
 )
 from phantoms_dagster.store.schema.people import api_answers, api_tokens, audit_log, desk_sessions, oidc_states, users
-from phantoms_dagster.store.schema.posts_and_accounts import accounts, late_ids, notices, post_changes, posts
+from phantoms_dagster.store.schema.posts_and_accounts import accounts, late_ids, notices, post_changes, post_extras, posts
 from phantoms_dagster.store.schema.results import (
     account_reads,
     hook_performance,
@@ -68,6 +68,7 @@ __all__ = [
     "performance_sums",
     "platform_performance",
     "post_changes",
+    "post_extras",
     "post_reads",
     "posts",
     "provider_events",

@@ -32,6 +32,7 @@ posts = Table(
     Column("proof", Text),
     time_column("proved_at"),
     Column("set_apart", Text),
+    Column("extras", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Index("posts_bound", "video_id", "platform", "sandbox", unique=True, postgresql_where=text("NOT duplicate")),
     Index(
         "posts_remote",
@@ -42,6 +43,7 @@ posts = Table(
         postgresql_where=text("remote_id IS NOT NULL AND NOT duplicate AND NOT sandbox"),
     ),
     Index("posts_published", "published_at"),
+    Index("posts_with_extras", "published_at", postgresql_where=text("extras <> '{}'::text[]")),
     Index("posts_of_video", "video_id", "id"),
     Index("posts_of_caption", "caption_sha256", "account"),
     Index("posts_to_open", "platform", "account", postgresql_where=text("state = 'intent'")),
@@ -71,6 +73,18 @@ post_changes = Table(
     Column("who", Text),
     Index("post_changes_of_post", "post_id", "id"),
     Index("post_changes_by_time", "at"),
+)
+
+post_extras = Table(
+    "post_extras",
+    metadata,
+    Column("post_id", BigInteger, ForeignKey("phantoms.posts.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    time_column("due_at"),
+    Column("detail", Text, nullable=False, server_default=text("''")),
+    time_column("updated_at", now=True, nullable=False),
 )
 
 late_ids = Table(
