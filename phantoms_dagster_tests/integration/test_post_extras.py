@@ -1,4 +1,4 @@
-"""Caption tracks and thumbnails after the publication: exactly one of each, whoever dies when, and never at the post's expense."""
+"""Caption tracks and thumbnails after the publication: exactly one of each, wherever a process dies. The post stays as it is."""
 
 from __future__ import annotations
 
