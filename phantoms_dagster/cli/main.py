@@ -51,6 +51,13 @@ EXAMPLES = {
     "worker": ["phantoms worker", "phantoms worker --queues script=2,rendered_video=1"],
     "init": ["phantoms init", "phantoms init --code-server code-server:4000 --machines 4"],
     "accounts": ["phantoms accounts", "phantoms accounts connect youtube --name main", "phantoms accounts --forget youtube:main"],
+    "calendar": [
+        "phantoms calendar",
+        "phantoms calendar --days 30 --channel curious --json",
+        "phantoms calendar move octopuses 2026-12-24T18:00",
+        "phantoms calendar move octopuses next --platform tiktok",
+        'phantoms calendar cancel octopuses --reason "the topic is no longer true"',
+    ],
     "doctor": ["phantoms doctor", "phantoms doctor --json"],
 }
 
@@ -205,6 +212,12 @@ LINES = (
         "guest_links",
         "Review",
         "Let a person without an account approve or reject one video, once, with a link that expires.",
+    ),
+    LazyCommand(
+        "calendar",
+        "calendar",
+        "Review",
+        "Show when posts go out and which slots are free or were missed; move posts and cancel them.",
     ),
     LazyCommand(
         "posts",

@@ -36,6 +36,8 @@ _LOOK = text(
         clock_timestamp()
     FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
     WHERE s.state = 'deferred' AND s.stage <> 'approval' AND COALESCE(s.reason, '') NOT LIKE 'goes out at %'
+        -- Posts that wait for a person are in the next part.
+        AND s.error_class IS DISTINCT FROM 'person'
         -- The account itself is in this list. It is one problem, however many posts wait for it.
         AND NOT EXISTS (SELECT FROM phantoms.accounts a WHERE a.state <> 'active'
             AND starts_with(s.reason, a.platform || ' account ' || a.name || ' waits: '))
@@ -44,6 +46,12 @@ _LOOK = text(
             AND p.state = 'handed_over' AND NOT p.duplicate)
         AND s.started_at < clock_timestamp() - make_interval(secs => :long)
     GROUP BY s.stage
+    UNION ALL
+    SELECT 'calendar', b.state, min(b.note), count(*), min(b.updated_at), (array_agg(v.key ORDER BY b.updated_at, v.id))[1:3],
+        clock_timestamp()
+    FROM phantoms.bookings b JOIN phantoms.videos v ON v.id = b.video_id
+    JOIN phantoms.stages s ON s.video_id = b.video_id AND s.stage = b.platform || '/post' AND s.state NOT IN ('done', 'discarded')
+    WHERE b.state IN ('missed', 'repeat') AND v.retired_at IS NULL GROUP BY b.state
     UNION ALL
     SELECT 'changed', p.platform || ':' || p.account, min(c.state || ': ' || c.evidence), count(*), min(c.at),
         (array_agg(v.key ORDER BY c.id))[1:3], clock_timestamp()
@@ -142,6 +150,17 @@ def _deferred(row: RowMapping) -> Attention:
     return _attention(row, f"deferred:{row['subject']}", what, f"phantoms show {row['keys'][0]}", alert=True)
 
 
+def _calendar(row: RowMapping) -> Attention:
+    posts = counted(row["n"], "post waits", "posts wait")
+    missed = row["subject"] == "missed"
+    what = (
+        f"{posts} for your decision after a missed slot, since {_time(row['since'])}: {_short(row['why'])}"
+        if missed
+        else f"{posts} for you to allow a repetition, since {_time(row['since'])}: {_short(row['why'])}"
+    )
+    return _attention(row, f"calendar:{row['subject']}", what, "phantoms calendar", alert=True)
+
+
 def _changed(row: RowMapping) -> Attention:
     platform, _, name = row["subject"].partition(":")
     posts = counted(row["n"], "post")
@@ -191,6 +210,7 @@ def _unread(row: RowMapping) -> Attention:
 _KINDS: dict[str, Callable[[RowMapping], Attention]] = {
     "review": _review,
     "deferred": _deferred,
+    "calendar": _calendar,
     "changed": _changed,
     "draft": _draft,
     "letters": _letters,

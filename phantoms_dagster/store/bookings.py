@@ -39,7 +39,7 @@ _LOCK = text(
 )
 BEGUN = """EXISTS (SELECT FROM phantoms.posts o WHERE o.video_id = s.video_id AND o.platform || '/post' = s.stage
             AND NOT o.duplicate AND o.state NOT IN ('intent', 'failed'))"""
-# The posts of these videos that can be booked, with their bookings. The order is that of the ids.
+# The posts of these videos, with their bookings. The order is that of the ids.
 _BOOKABLE = text(
     f"""
     SELECT v.id, v.key, v.publish_at, c.config::text AS channel, split_part(s.stage, '/', 1) AS platform,
@@ -49,7 +49,7 @@ _BOOKABLE = text(
     JOIN phantoms.channels c ON c.name = v.channel
     JOIN phantoms.stages s ON s.video_id = v.id AND right(s.stage, 5) = '/post' AND s.state NOT IN ('done', 'discarded')
     LEFT JOIN phantoms.bookings b ON b.video_id = v.id AND b.platform = split_part(s.stage, '/', 1)
-    WHERE NOT {BEGUN} ORDER BY w.place, s.stage
+    WHERE (:begun OR NOT {BEGUN}) ORDER BY w.place, s.stage
     """
 )
 # A post that was given up needs no slot. A replay books another one.
@@ -212,7 +212,9 @@ class Books:
         return Booked(post.key, post.platform, at, post.channel.timezone)
 
     def write(self, post: BookablePost, at: datetime, *, kind: str, state: str = "booked", note: str = "") -> None:
-        """Save a booking in place of the present one."""
+        """Save a booking in place of the present one. A post that repeats another one still waits for a person."""
+        if post.state == "repeat" and state == "booked":
+            state, note = "repeat", post.note
         row = {"video_id": post.video_id, "platform": post.platform, "account": post.account, "at": at.isoformat()}
         self._connection.execute(_BOOK, {"rows": json.dumps([{**row, "kind": kind, "state": state, "note": note}])})
         mine = self._of(post.platform)
@@ -224,17 +226,26 @@ class Books:
     def _of(self, platform: Platform) -> dict[int, list[PlannedPost]]:
         """What is published or planned on the platform, by video."""
         if platform not in self._planned:
-            found: dict[int, list[PlannedPost]] = {}
-            values = {"platform": str(platform), "low": self._now - timedelta(days=2)}
-            for row in self._connection.execute(_PLANNED, values):
-                found.setdefault(row.video_id, []).append(PlannedPost(row.account or "", row.at))
-            self._planned[platform] = found
+            self._planned[platform] = planned_posts(self._connection, platform, self._now)
         return self._planned[platform]
 
 
 def bookable(connection: Connection, ids: Sequence[int]) -> list[BookablePost]:
     """The posts of these videos that have not begun. Raises UnreadableRow."""
-    return [_bookable(row) for row in connection.execute(_BOOKABLE, {"ids": list(ids)}).mappings()]
+    return [_bookable(row) for row in connection.execute(_BOOKABLE, {"ids": list(ids), "begun": False}).mappings()]
+
+
+def posts_of(connection: Connection, video_id: int) -> list[BookablePost]:
+    """The posts of a video that are not done. Raises UnreadableRow."""
+    return [_bookable(row) for row in connection.execute(_BOOKABLE, {"ids": [video_id], "begun": True}).mappings()]
+
+
+def planned_posts(connection: Connection, platform: Platform, now: datetime) -> dict[int, list[PlannedPost]]:
+    """What is published since two days ago or planned on the platform, by video."""
+    found: dict[int, list[PlannedPost]] = {}
+    for row in connection.execute(_PLANNED, {"platform": str(platform), "low": now - timedelta(days=2)}):
+        found.setdefault(row.video_id, []).append(PlannedPost(row.account or "", row.at))
+    return found
 
 
 def book_approved(connection: Connection, ids: Sequence[int], limits: Limits) -> list[Booked]:

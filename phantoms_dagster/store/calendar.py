@@ -24,11 +24,15 @@ _ENTRY = """v.key, v.title, v.channel, v.platforms, v.publish_at,
             FROM phantoms.stages s
             WHERE s.video_id = v.id AND (s.stage LIKE '%/post' OR s.state IN ('failed', 'rejected'))) AS stages,
         (SELECT jsonb_object_agg(p.platform, jsonb_build_object('at', p.published_at, 'url', p.url, 'account', p.account))
-            FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate AND p.published_at IS NOT NULL) AS posts"""
+            FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate AND p.published_at IS NOT NULL) AS posts,
+        (SELECT jsonb_object_agg(b.platform, jsonb_build_object('at', b.at, 'state', b.state, 'note', b.note))
+            FROM phantoms.bookings b WHERE b.video_id = v.id) AS bookings"""
 _BETWEEN = text(
     f"""
     WITH found AS (
         (SELECT id FROM phantoms.videos WHERE publish_at >= :low AND publish_at < :high ORDER BY publish_at LIMIT :most)
+        UNION
+        (SELECT video_id FROM phantoms.bookings WHERE at >= :low AND at < :high ORDER BY at LIMIT :most)
         UNION
         (SELECT video_id FROM phantoms.posts WHERE published_at >= :low AND published_at < :high ORDER BY published_at LIMIT :most)
     )
@@ -42,7 +46,20 @@ _PLANNED = text(
     f"""
     SELECT v.id, v.key, v.channel, v.publish_at,
         (SELECT min(p.published_at) FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate) AS out_at
-    FROM phantoms.videos v WHERE v.publish_at >= :low AND v.publish_at < :high AND {_MINE} ORDER BY v.publish_at LIMIT :most
+    FROM phantoms.videos v WHERE v.publish_at >= :low AND v.publish_at < :high AND {_MINE}
+        AND NOT EXISTS (SELECT FROM phantoms.bookings b WHERE b.video_id = v.id)
+    ORDER BY v.publish_at LIMIT :most
+    """
+)
+# A video that is booked is at its first booking, whatever its brief says.
+_BOOKED = text(
+    f"""
+    SELECT v.id, v.key, v.channel, b.at AS publish_at,
+        (SELECT min(p.published_at) FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate) AS out_at
+    FROM phantoms.bookings b JOIN phantoms.videos v ON v.id = b.video_id
+    WHERE b.at >= :low AND b.at < :high AND {_MINE} AND NOT EXISTS (SELECT FROM phantoms.bookings e
+        WHERE e.video_id = b.video_id AND (e.at, e.platform) < (b.at, b.platform))
+    ORDER BY b.at LIMIT :most
     """
 )
 _POSTED = text(
@@ -62,7 +79,10 @@ _CHANNELS = text("SELECT name, config FROM phantoms.channels ORDER BY name")
 
 @dataclass(frozen=True)
 class CalendarPost:
-    """The state of a video's post on one platform. `at`, `url` and `account`: when, where and on which account it was published."""
+    """The state of a video's post on one platform. `at`, `url` and `account`: when, where and on which account it was published.
+
+    `booked_at` and `waits`: the time of its booking, and why it waits for a person (`missed`, `cancelled`, `repeat`; else empty).
+    """
 
     platform: Platform
     state: str
@@ -70,11 +90,14 @@ class CalendarPost:
     at: datetime | None = None
     url: str | None = None
     account: str | None = None
+    booked_at: datetime | None = None
+    waits: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A video with its publish time. `stopped`: why it cannot go out at all, from a stage before its posts."""
+    """A video with the publish time in its brief. `stopped`: why it cannot go out at all, from a stage before its posts."""
 
     key: str
     title: str
@@ -94,13 +117,31 @@ class Scheduled:
         return min((one.at for one in self.outings if one.at is not None), default=None)
 
     @property
+    def planned_at(self) -> datetime | None:
+        """When its next post goes out by its bookings, or by its brief; None when it has no time."""
+        waiting = [one for one in self.outings if one.at is None and one.state != "done"]
+        return min((at for one in waiting if (at := one.booked_at or self.publish_at) is not None), default=self.publish_at)
+
+    @property
+    def person(self) -> str:
+        """Why one of its posts waits for a person, or was taken out; empty when none does."""
+        return next((f"{_WAITS[one.waits]}{f': {one.note}' if one.note else ''}" for one in self.outings if one.waits), "")
+
+    @property
     def waits(self) -> tuple[Platform, ...]:
         """The platforms on which it is not published yet."""
         return tuple(one.platform for one in self.outings if one.at is None and one.state != "done")
 
 
+_WAITS = {
+    "missed": "its slot was missed",
+    "repeat": "it may repeat an earlier post",
+    "cancelled": "it was taken out of the calendar",
+}
+
+
 class CalendarSlot(NamedTuple):
-    """A video's publish time, and when the first of its posts was published."""
+    """A video's publish time by its first booking or its brief, and when the first of its posts was published."""
 
     id: int
     key: str
@@ -131,7 +172,7 @@ class Calendar:
         """The times of the videos in `[low, high)`, unordered, and whether there are more than were returned."""
         with self._engine.connect() as connection:
             values = {"low": low, "high": high, "channel": channel, "most": MOST_SLOTS}
-            planned = [CalendarSlot(*row) for row in connection.execute(_PLANNED, values)]
+            planned = [CalendarSlot(*row) for statement in (_PLANNED, _BOOKED) for row in connection.execute(statement, values)]
             today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
             over = self._posted_before(connection, low, min(high, today), channel) if low < today else []
             left = {**values, "low": max(low, today), "most": MOST_SLOTS - len(over)}
@@ -167,8 +208,10 @@ class Calendar:
 def _scheduled(row: RowMapping) -> Scheduled:
     stages: Mapping[str, Any] = row["stages"] or {}
     posts: Mapping[str, Any] = row["posts"] or {}
+    bookings: Mapping[str, Any] = row["bookings"] or {}
     outings = []
     for name in row["platforms"]:
+        booked = bookings.get(name)
         post, stage = posts.get(name), stages.get(f"{name}/post", {})
         variant = stages.get(f"{name}/variant", {})
         failed = stage if stage.get("state") in ("failed", "rejected") or not variant else variant
@@ -181,6 +224,9 @@ def _scheduled(row: RowMapping) -> Scheduled:
                 at=datetime.fromisoformat(post["at"]) if post else None,
                 url=post["url"] if post else None,
                 account=post["account"] if post else None,
+                booked_at=datetime.fromisoformat(booked["at"]) if booked else None,
+                waits=booked["state"] if booked and booked["state"] != "booked" and not post else "",
+                note=booked["note"] if booked else "",
             )
         )
     before = [(n, s) for n, s in stages.items() if "/" not in n and s["state"] in ("failed", "rejected")]

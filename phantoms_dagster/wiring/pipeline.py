@@ -57,10 +57,11 @@ from phantoms_dagster.wiring.account_adapters import AccountExtras, AccountLateI
 from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
-from phantoms_dagster.wiring.limits import limits_of, post_limits
+from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.media_gate import GatedUseCase, MediaGate, media_gate
 from phantoms_dagster.wiring.object_store_guard import guarded_media
 from phantoms_dagster.wiring.platforms import LazyAdapters, Toolbox, can, oauth_adapters
+from phantoms_dagster.wiring.pool_limits import post_limits
 from phantoms_dagster.wiring.providers import Providers, adapters
 from phantoms_dagster.wiring.token_keys import vault
 from phantoms_dagster.wiring.tokens import AccountTokens

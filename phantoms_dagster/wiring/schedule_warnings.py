@@ -9,7 +9,7 @@ from phantoms_dagster.production.rescheduling import Neighbour, warnings
 from phantoms_dagster.production.stages.post import next_opening
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.calendar import Calendar, Scheduled
-from phantoms_dagster.wiring.limits import post_limits
+from phantoms_dagster.wiring.pool_limits import post_limits
 
 _AROUND = timedelta(days=2)
 
@@ -29,9 +29,10 @@ def schedule_warnings(plan: Calendar, settings: Settings, video: Scheduled, chan
 
 def _outings(video: Scheduled, channel: Channel) -> list[Neighbour]:
     """Each post of a video with the time at which it is or was published. Failed posts take no slot."""
-    planned = next_opening(channel, video.publish_at) if video.publish_at else None
     found = []
     for one in video.outings:
+        time = one.booked_at or video.publish_at
+        planned = next_opening(channel, time) if time is not None and one.waits in ("", "repeat") else None
         at, account = one.at or planned, one.account or channel.accounts.get(one.platform)
         if at is not None and account is not None and (one.at is not None or one.state not in ("failed", "rejected")):
             found.append(Neighbour(video.key, video.title, Platform(one.platform), account, at))

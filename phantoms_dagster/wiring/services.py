@@ -45,7 +45,10 @@ from phantoms_dagster.wiring.up_lock import nothing_runs
 # Commands run for about a second, so methods import what only few commands need (see `test_light_commands`).
 if TYPE_CHECKING:
     from phantoms_dagster.production.inbox import InboxReport
+    from phantoms_dagster.store.booked_posts import BookedPosts
+    from phantoms_dagster.store.booking_changes import BookingChanges
     from phantoms_dagster.store.brief_edits import BriefEdits
+    from phantoms_dagster.store.calendar import Calendar
     from phantoms_dagster.store.guest_links import GuestLinks
     from phantoms_dagster.store.pending import PendingDecisions
     from phantoms_dagster.store.performance.tables import PerformanceTables
@@ -168,8 +171,26 @@ class Services:
         )
         return Decisions(self.engine, wanted_privacy(self.settings), sandbox=sandbox, limits=self._post_limits)
 
+    def calendar(self) -> Calendar:
+        """The reader of the calendar."""
+        from phantoms_dagster.store.calendar import Calendar  # noqa: PLC0415
+
+        return Calendar(self.engine)
+
+    def booked_posts(self) -> BookedPosts:
+        """The reader of bookings, missed slots and free ones."""
+        from phantoms_dagster.store.booked_posts import BookedPosts  # noqa: PLC0415
+
+        return BookedPosts(self.engine, self._post_limits)
+
+    def booking_changes(self) -> BookingChanges:
+        """What people change about bookings."""
+        from phantoms_dagster.store.booking_changes import BookingChanges  # noqa: PLC0415
+
+        return BookingChanges(self.engine, self._post_limits)
+
     def _post_limits(self) -> Mapping[Platform, Sequence[DayLimit]]:
-        from phantoms_dagster.wiring.limits import post_limits  # noqa: PLC0415
+        from phantoms_dagster.wiring.pool_limits import post_limits  # noqa: PLC0415
 
         return post_limits(self.settings)
 

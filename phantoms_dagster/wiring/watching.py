@@ -14,8 +14,8 @@ from phantoms_dagster.resilience.redis.scripts import Scripts
 from phantoms_dagster.resilience.scopes import ROUTES
 from phantoms_dagster.resilience.usage import RateUse, rates_used
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.wiring.limits import pool_overrides
 from phantoms_dagster.wiring.media import INTEGRATION as MEDIA
+from phantoms_dagster.wiring.pool_limits import pool_overrides
 from phantoms_dagster.wiring.redis_connection import breaker_policy, redis_scripts
 
 

@@ -24,6 +24,7 @@ STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
         {"low": NOON - timedelta(days=4), "high": NOON + timedelta(days=4), "channel": "", "most": calendar.MOST},
     ),
     "where planned videos are": (calendar._PLANNED, SLOTS),
+    "where booked videos are": (calendar._BOOKED, SLOTS),
     "where posted videos are": (calendar._POSTED, SLOTS),
     "one video of the plan": (calendar._ONE, {"key": "v7"}),
 }
@@ -40,6 +41,9 @@ async def world(database_url: str) -> AsyncIterator[World]:
                 FROM generate_series(1, 20000) AS n RETURNING id),
             s AS (
                 INSERT INTO phantoms.stages (video_id, stage, state) SELECT id, 'script', 'done' FROM v),
+            b AS (
+                INSERT INTO phantoms.bookings (video_id, platform, account, at, kind, state)
+                SELECT id, 'youtube', 'a', now() - make_interval(hours => id::int), 'slot', 'booked' FROM v WHERE id % 2 = 0),
             p AS (
                 INSERT INTO phantoms.posts (video_id, platform, account, state, marker, video_sha256, caption_sha256, published_at)
                 SELECT id, 'youtube', 'a', 'confirmed', 'm' || id, '', '', now() - make_interval(hours => id::int) FROM v)
@@ -54,5 +58,5 @@ async def world(database_url: str) -> AsyncIterator[World]:
 @pytest.mark.parametrize("name", STATEMENTS)
 async def test_a_page_reads_no_table_from_end_to_end(world: World, name: str) -> None:
     found = set(reads(await plan(world, *STATEMENTS[name])))
-    tables = {"videos", "stages", "attempts", "posts", "approvals", "dead_letters"}
+    tables = {"videos", "stages", "attempts", "posts", "approvals", "bookings", "dead_letters"}
     assert not {place for place, kind in found if kind == "Seq Scan" and place in tables}, found

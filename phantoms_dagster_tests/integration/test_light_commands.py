@@ -84,6 +84,7 @@ def test_the_programs_help_imports_no_command(arguments: list[str], tmp_path: Pa
         ["approve", "--all"],
         ["retire", "--finished-before", "1d"],
         ["accounts"],
+        ["calendar"],
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )

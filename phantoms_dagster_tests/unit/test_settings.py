@@ -12,7 +12,7 @@ from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.resilience.pools import DailyQuota, PoolLimits, Pools, Rate
 from phantoms_dagster.settings import RUNNING_FILE, Settings, grouped, load
 from phantoms_dagster.settings.leaves import leaves
-from phantoms_dagster.wiring.limits import pool_overrides
+from phantoms_dagster.wiring.pool_limits import pool_overrides
 
 
 @pytest.fixture(autouse=True)

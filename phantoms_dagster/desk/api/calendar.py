@@ -28,7 +28,10 @@ CursorParameter = Annotated[str | None, Query(max_length=300, pattern=_PLACE, de
 
 
 class CalendarPostResource(ApiModel):
-    """A post of a video. `at` is when it was published."""
+    """A post of a video. `at` is when it was published, `booked_at` when it is booked.
+
+    `waits` is why it waits for a person: missed, repeat or cancelled; empty when it does not. `note` says more.
+    """
 
     platform: str
     state: str
@@ -36,6 +39,9 @@ class CalendarPostResource(ApiModel):
     account: str | None
     at: datetime | None
     url: str | None
+    booked_at: datetime | None
+    waits: str
+    note: Masked
 
 
 class CalendarSlotResource(ApiModel):

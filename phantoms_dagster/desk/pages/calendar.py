@@ -326,7 +326,8 @@ def _goes_out(video: Scheduled | CalendarSlot, channel: Channel) -> datetime | N
     """Return when it was published, or should be by its brief and the channel's hours. None means as soon as it is approved."""
     if video.out_at is not None:
         return video.out_at
-    return next_opening(channel, video.publish_at) if video.publish_at is not None else None
+    planned = video.planned_at if isinstance(video, Scheduled) else video.publish_at
+    return next_opening(channel, planned) if planned is not None else None
 
 
 def _hours(
