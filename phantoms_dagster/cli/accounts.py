@@ -23,7 +23,9 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.accounts import Accounts
 
 if TYPE_CHECKING:
+    from phantoms_dagster.wiring import Services
     from phantoms_dagster.wiring.connecting import Attempt, Connected, Connecting
+    from phantoms_dagster.wiring.key_checks import Finding
 
 ANSWER_SECONDS = 600.0
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
@@ -111,6 +113,9 @@ def connect(
         print_result(fields, f"connected {key}: {done.owner.label} ({done.owner.subject})", as_json=as_json)
         if done.warning and not as_json:
             say(done.warning, style="yellow")
+        found = next((a for a in Accounts(services.engine).all() if f"{a.platform}:{a.name}" == key), None)
+        for finding in () if found is None or as_json else _preflight(services, found, []):
+            say("; ".join(part for part in (f"{finding.verdict}  {finding.found}", finding.fix) if part))
         used = any(channel.accounts.get(connecting.platform) == connecting.name for channel in services.channels().values())
         if not used and not as_json:
             say(f"no channel posts to {key} yet: name it under `accounts` in channels.yaml")
@@ -186,8 +191,9 @@ def check(
             if services.endpoints.sandboxed(str(one.platform)):
                 results.append({**row, "verdict": "note", "found": "not checked: the sandbox replaces it", "fix": ""})
                 continue
-            for finding in ask_account(services.settings, services.endpoints, one.platform, one.name, one.token_source):
-                results.append({**row, "verdict": finding.verdict, "found": finding.found, "fix": finding.fix})
+            findings = ask_account(services.settings, services.endpoints, one.platform, one.name, one.token_source)
+            findings += _preflight(services, one, findings)
+            results += [{**row, "verdict": finding.verdict, "found": finding.found, "fix": finding.fix} for finding in findings]
         if as_json:
             print_json({"accounts": results})
         for row in () if as_json else results:
@@ -195,6 +201,19 @@ def check(
             say("; ".join(part for part in (f"{row['verdict']}  {row['account']}: {row['found']}{until}", row["fix"]) if part))
         if any(row["verdict"] == "wrong" for row in results):
             raise typer.Exit(FAILED)
+
+
+def _preflight(services: Services, account: Account, asked: list[Finding]) -> list[Finding]:
+    """What else the platform says about the account, for the next posts. The token and its permissions were asked about already."""
+    if services.settings.redis.url is None or any(finding.verdict == "wrong" for finding in asked):
+        return []  # the pools of calls are in Redis; and a token that does not work cannot ask
+    from phantoms_dagster.wiring.key_checks import Finding  # noqa: PLC0415
+    from phantoms_dagster.wiring.preflight import check_account_now  # noqa: PLC0415 - it imports every provider
+
+    name = f"{account.platform}:{account.name}"
+    checks = check_account_now(services, account.platform, account.name)
+    known = ("token", "permissions")
+    return [Finding(name, c.verdict, f"{c.name}: {c.found}", c.fix) for c in checks if c.name not in known and c.verdict != "ok"]
 
 
 def disconnect(account: AccountKey, as_json: AsJson = False) -> None:

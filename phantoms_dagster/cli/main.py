@@ -153,6 +153,7 @@ LINES = (
     LazyCommand(
         "accounts", "accounts", "Look", "Show the accounts: who owns each one according to its platform, and why its posts wait."
     ),
+    LazyCommand("preflight", "preflight", "Look", "Show what would make the next posts fail, before they are due."),
     LazyCommand(
         "doctor",
         "doctor",

@@ -22,6 +22,7 @@ from phantoms_dagster.defs.checks import ChecksLeftResource, dead_letters_sensor
 from phantoms_dagster.defs.jobs import analytics_job, chain_jobs, stage_jobs
 from phantoms_dagster.defs.late_ids import late_ids_job, late_ids_sensor
 from phantoms_dagster.defs.post_extras import post_extras_job, post_extras_sensor
+from phantoms_dagster.defs.preflight import preflight_job, preflight_sensor
 from phantoms_dagster.defs.resources import ServicesResource
 from phantoms_dagster.defs.retirement import make_retirement_schedule, retirement_job, revival_sensor
 from phantoms_dagster.defs.schedules import analytics_schedule
@@ -50,6 +51,7 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             retirement_job,
             late_ids_job,
             post_extras_job,
+            preflight_job,
             thinning_job,
         ],
         schedules=[
@@ -68,6 +70,7 @@ def build_definitions(*, resource_overrides: Mapping[str, Any] | None = None) ->
             revival_sensor,
             late_ids_sensor,
             post_extras_sensor,
+            preflight_sensor,
             attention_sensor,
         ],
         resources={"checks_left": ChecksLeftResource(services=resources["services"]), **resources},

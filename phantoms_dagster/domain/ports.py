@@ -26,6 +26,7 @@ from phantoms_dagster.domain.models import (
 )
 from phantoms_dagster.domain.paid_job import PaidService
 from phantoms_dagster.domain.post_extras import ExtraName
+from phantoms_dagster.domain.preflight import PreflightCheck
 from phantoms_dagster.domain.publication import PublishVerbs
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.registry.channel_keys import PostTerms
@@ -432,6 +433,16 @@ class IdentityReader(Protocol):
 
     async def read(self, account: str) -> AccountIdentity:
         """The owner of the account's token."""
+        ...
+
+
+class PreflightReader(Protocol):
+    """Asks a platform ahead of a post what would make it fail. It only reads, and costs next to no quota."""
+
+    platform: Platform
+
+    async def checks(self, account: str, job: PublishJob | None) -> Sequence[PreflightCheck]:
+        """What the platform says about the account, and about the post `job` on it (None: only about the account)."""
         ...
 
 

@@ -1,8 +1,8 @@
 """The arguments for creating a platform's adapters.
 
 A platform's module `adapters` has the function `publisher(tools)` and, if the platform supports them, `metrics(tools)`,
-`identity(tools)`, `grants(tools)`, `oauth(tools)`, `late_ids(tools)`, `extras(tools)`, `post_reader(tools)` and
-`post_remover(tools)`. Each returns an implementation of its port and sends nothing.
+`identity(tools)`, `grants(tools)`, `oauth(tools)`, `late_ids(tools)`, `extras(tools)`, `post_reader(tools)`,
+`post_remover(tools)` and `preflight(tools)`. Each returns an implementation of its port and sends nothing.
 """
 
 from __future__ import annotations

@@ -70,6 +70,27 @@ _LOOK = text(
     SELECT 'account', platform || ':' || name, reason, 1, COALESCE(state_since, updated_at), NULL, clock_timestamp()
     FROM phantoms.accounts WHERE state <> 'active'
     UNION ALL
+    -- One line for each account: its own checks, and those of its posts that are due.
+    SELECT 'preflight', w.platform || ':' || w.account, min(w.why), max(w.posts), min(w.since),
+        (array_agg(w.key) FILTER (WHERE w.key IS NOT NULL))[1:3], clock_timestamp()
+    FROM (
+        SELECT p.platform, p.account, v.key, p.checked_at AS since, c->>'found' || '; ' || (c->>'fix') AS why,
+            count(*) OVER (PARTITION BY p.platform, p.account) AS posts
+        FROM phantoms.preflight_posts p JOIN phantoms.videos v ON v.id = p.video_id,
+            LATERAL (SELECT * FROM jsonb_array_elements(p.checks) e(c)
+                WHERE c->>'verdict' = 'wrong' AND c->>'name' <> 'video' LIMIT 1) f
+        WHERE p.due_at > clock_timestamp() AND p.verdict = 'wrong' AND NOT EXISTS (SELECT FROM phantoms.preflight_posts later
+            WHERE later.video_id = p.video_id AND later.platform = p.platform AND later.checked_at > p.checked_at)
+        UNION ALL
+        SELECT a.platform, a.account, NULL, a.wrong_since, c->>'found' || '; ' || (c->>'fix'), 1
+        FROM phantoms.preflight_accounts a,
+            LATERAL (SELECT * FROM jsonb_array_elements(a.checks) e(c) WHERE c->>'verdict' = 'wrong' LIMIT 1) f
+        WHERE a.wrong_since IS NOT NULL AND EXISTS (SELECT FROM phantoms.preflight_posts p
+            WHERE p.platform = a.platform AND p.account = a.account AND p.due_at > clock_timestamp())
+    ) w
+    WHERE NOT EXISTS (SELECT FROM phantoms.accounts a WHERE a.platform = w.platform AND a.name = w.account AND a.state <> 'active')
+    GROUP BY w.platform, w.account
+    UNION ALL
     SELECT 'unread', platform || ':' || account, problem, 1, failing_since, NULL, clock_timestamp()
     FROM phantoms.account_reads r WHERE failing_since IS NOT NULL AND NOT EXISTS (
         SELECT FROM phantoms.accounts a WHERE a.platform = r.platform AND a.name = r.account AND a.state <> 'active')
@@ -201,6 +222,12 @@ def _expiring(account: Account, there: Standing) -> Attention:
     return Attention(f"expiring:{account.platform}:{account.name}", what, there.command, since, 1, alert=True)
 
 
+def _preflight(row: RowMapping) -> Attention:
+    platform, _, name = row["subject"].partition(":")
+    what = f"the next posts of the {platform} account {name} would fail: {_short(row['why'])}"
+    return _attention(row, f"preflight:{row['subject']}", what, "phantoms preflight", alert=True)
+
+
 def _unread(row: RowMapping) -> Attention:
     platform, _, name = row["subject"].partition(":")
     what = f"the results of the {platform} account {name} could not be read since {_time(row['since'])}: {_short(row['why'])}"
@@ -215,6 +242,7 @@ _KINDS: dict[str, Callable[[RowMapping], Attention]] = {
     "draft": _draft,
     "letters": _letters,
     "account": _account,
+    "preflight": _preflight,
     "unread": _unread,
 }
 

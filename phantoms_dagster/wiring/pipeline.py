@@ -32,6 +32,7 @@ from phantoms_dagster.domain.retry import RetryPolicy
 from phantoms_dagster.domain.stages import KINDS
 from phantoms_dagster.media.studio import FfmpegStudio
 from phantoms_dagster.production.accounts import AccountGate
+from phantoms_dagster.production.preflight import PreflightTools
 from phantoms_dagster.production.runner import StageRunner, UseCase
 from phantoms_dagster.production.stages.approval import Approve
 from phantoms_dagster.production.stages.post import Publish
@@ -41,6 +42,7 @@ from phantoms_dagster.production.stages.variant import MakeVariant
 from phantoms_dagster.production.stages.voiceover import SpeakScript
 from phantoms_dagster.production.token_refresh import TokenRefresher
 from phantoms_dagster.registry.providers import PROVIDERS, RENDERERS, VOICES, WRITERS
+from phantoms_dagster.resilience.limits import calling_for
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import PostgresAccounts
 from phantoms_dagster.store.engine import async_engine
@@ -72,7 +74,7 @@ class Pipeline:
     """Everything that a step or a command uses to reach providers.
 
     The runner, the metrics readers, the finders of late ids, what adds extras to posts, the media store, the readers and removers
-    of posts, the readers of token owners, the checks of stages, and the refresher of tokens.
+    of posts, the readers of token owners, the checks of stages, the refresher of tokens, and what preflight checks read with.
     """
 
     runner: StageRunner
@@ -85,6 +87,7 @@ class Pipeline:
     identities: Mapping[Platform, IdentityReader]
     standing: StageChecks
     refresher: TokenRefresher
+    preflight: PreflightTools
 
 
 @asynccontextmanager
@@ -123,6 +126,7 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
                 identities=parts.identities(),
                 standing=StageChecks(database),
                 refresher=parts.refresher,
+                preflight=parts.preflight(),
             )
     finally:
         await database.dispose()
@@ -266,6 +270,20 @@ class _Parts:
             return cast(PostRemover, self.toolbox.make(platform, "post_remover"))
 
         return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "post_remover")))
+
+    def preflight(self) -> PreflightTools:
+        def all_of(what: str) -> Mapping[Platform, Any]:
+            made = tuple(platform for platform in Platform if can(platform, what))
+            return LazyAdapters(lambda platform: self.toolbox.make(platform, what), made)
+
+        return PreflightTools(
+            identities=self.identities(),
+            permissions=all_of("grants"),
+            readers=all_of("preflight"),
+            publishers=all_of("publisher"),
+            media=self.media,
+            calls_of=calling_for,
+        )
 
     def identities(self) -> Mapping[Platform, IdentityReader]:
         """Also those of the sandbox, which `identity_readers` leaves out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 from fastapi import FastAPI
 from starlette.responses import Response
@@ -14,6 +15,9 @@ from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field, visib
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, NotYet, ProviderError
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import STAGES
+from phantoms_dagster.production.stages.post import next_opening
+from phantoms_dagster.store.preflight import CheckedAccount, CheckedPost, Preflights
+from phantoms_dagster.store.sealed_urls import SEALED
 from phantoms_dagster.store.story import Stories, Story
 
 
@@ -36,11 +40,11 @@ def video(visit: CurrentVisit, key: str) -> Response:
         stages=[story.stages[name] for name in STAGES if name in story.stages],
         run_url=_run_url(visit),
         brief={name: value for name, value in story.video["brief"].items() if name != "title" and value not in (None, "", [], {})},
-        # Fields that the platform left empty are not shown.
-        handles=[(post, {name: one for name, one in masked(post["handle"]).items() if one is not None}) for post in story.posts],
         captions={post["platform"]: _caption(story, post["platform"]) for post in story.posts if post["state"] == "handed_over"},
+        handles=[(post, _handle(post["handle"])) for post in story.posts],
         out=all(found.state == "done" for name, found in row.stages.items() if STAGES[name].kind == "post"),
         evidence=evidence_json,
+        checks=_checks(visit, key),
     )
 
 
@@ -83,11 +87,25 @@ def _caption(story: Story, platform: str) -> str:
     return str((variant["output"] or {}).get("caption", "")) if variant is not None else ""
 
 
+def _checks(visit: Visit, key: str) -> list[CheckedPost | CheckedAccount]:
+    """Return the last checks of the video's posts that are not due yet, and of their accounts."""
+    tables = Preflights(visit.desk.reading, next_opening)
+    posts = [post for post in tables.posts(key) if post.due_at > datetime.now(UTC)]
+    named = {(post.platform, post.account) for post in posts}
+    return [*(one for one in tables.accounts() if (one.platform, one.account) in named), *posts] if posts else []
+
+
 def _story(visit: Visit, key: str) -> Story:
     story = Stories(visit.desk.reading).of(key)
     if story is None:
         raise NotFound(f"There is no video {key}.")
     return story
+
+
+def _handle(handle: dict[str, object]) -> dict[str, object]:
+    """Return a post's handle without the fields that the platform left empty and those that are encrypted."""
+    shown = {name: one for name, one in masked(handle).items() if one is not None}
+    return {name: one for name, one in shown.items() if not (isinstance(one, str) and one.startswith(SEALED))}
 
 
 def _run_url(visit: Visit) -> str:

@@ -9,11 +9,12 @@ from phantoms_dagster.platforms.instagram.identity import InstagramIdentity
 from phantoms_dagster.platforms.instagram.metrics import InstagramMetricsReader
 from phantoms_dagster.platforms.instagram.oauth import InstagramOAuth
 from phantoms_dagster.platforms.instagram.posts import InstagramPostReader
+from phantoms_dagster.platforms.instagram.preflight import InstagramPreflight
 from phantoms_dagster.platforms.instagram.publisher import InstagramPublisher
 from phantoms_dagster.platforms.oauth import App
 from phantoms_dagster.platforms.tools import Tools
 
-__all__ = ["SCOPES", "grants", "identity", "metrics", "oauth", "post_reader", "publisher"]
+__all__ = ["SCOPES", "grants", "identity", "metrics", "oauth", "post_reader", "preflight", "publisher"]
 
 # Seconds between the two reads that prove that nothing was published.
 SETTLE_SECONDS = 60.0
@@ -87,3 +88,8 @@ def oauth(tools: Tools) -> InstagramOAuth:
         token_url=tools.setting("token_url"),
         base_url=tools.base_url,
     )
+
+
+def preflight(tools: Tools) -> InstagramPreflight:
+    """See `platforms.tools`."""
+    return InstagramPreflight(_graph(tools))

@@ -85,6 +85,27 @@ class _Room:
     left: float
 
 
+@dataclass(frozen=True)
+class PostQuota:
+    """How many posts the account has used of its `total`, in a window of that many seconds."""
+
+    used: int
+    total: int
+    seconds: float
+
+
+async def quota_of(graph: Graph, account: str) -> PostQuota | None:
+    """The account's quota of posts; None when Instagram does not say."""
+    place = path(await graph.user(account), "content_publishing_limit")
+    answer = await graph.get(account, place, fields="quota_usage,config")
+    rows: Any = answer.get("data")
+    row = rows[0] if isinstance(rows, list) and rows else {}
+    used, total = row.get("quota_usage"), row.get("config", {}).get("quota_total")
+    if not isinstance(used, int) or not isinstance(total, int):
+        return None
+    return PostQuota(used, total, row["config"].get("quota_duration", 86_400))
+
+
 class Quotas:
     """The accounts' quotas of posts. Checking them is optional, because Instagram itself refuses a post beyond the quota.
 
@@ -105,20 +126,14 @@ class Quotas:
         if room is not None and room.left > 0 and self._clock.now() - room.asked_at < QUOTA_HOLDS:
             return
         asked_at = self._clock.now()
-        place = path(await self._graph.user(account), "content_publishing_limit")
-        answer = await self._graph.get(account, place, fields="quota_usage,config")
-        rows: Any = answer.get("data")
-        row = rows[0] if isinstance(rows, list) and rows else {}
-        used, total = row.get("quota_usage"), row.get("config", {}).get("quota_total")
-        told = isinstance(used, int) and isinstance(total, int)
-        self._rooms[account] = _Room(asked_at, total - used if told else math.inf)
-        if not told or used < total:
+        quota = await quota_of(self._graph, account)
+        self._rooms[account] = _Room(asked_at, quota.total - quota.used if quota is not None else math.inf)
+        if quota is None or quota.used < quota.total:
             return
         # The window slides, so posts become free one by one. The API does not say when.
-        wait = row["config"].get("quota_duration", 86_400) / max(total, 1)
-        raise Throttled(
-            f"account {account} has used {used} of {total} posts in 24 hours", provider=PROVIDER, code="quota", retry_after=wait
-        )
+        wait = quota.seconds / max(quota.total, 1)
+        message = f"account {account} has used {quota.used} of {quota.total} posts in 24 hours"
+        raise Throttled(message, provider=PROVIDER, code="quota", retry_after=wait)
 
     def sent(self, account: str) -> None:
         """Count a post that is about to be sent."""

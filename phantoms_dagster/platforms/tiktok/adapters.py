@@ -10,10 +10,11 @@ from phantoms_dagster.platforms.tiktok.late import TikTokLateIds
 from phantoms_dagster.platforms.tiktok.metrics import TikTokMetricsReader
 from phantoms_dagster.platforms.tiktok.oauth import TikTokOAuth
 from phantoms_dagster.platforms.tiktok.posts import TikTokPostReader
+from phantoms_dagster.platforms.tiktok.preflight import TikTokPreflight
 from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
 from phantoms_dagster.platforms.tools import Tools
 
-__all__ = ["SCOPES", "grants", "identity", "late_ids", "metrics", "oauth", "post_reader", "publisher"]
+__all__ = ["SCOPES", "grants", "identity", "late_ids", "metrics", "oauth", "post_reader", "preflight", "publisher"]
 
 
 def publisher(tools: Tools) -> TikTokPublisher:
@@ -61,3 +62,8 @@ def oauth(tools: Tools) -> TikTokOAuth:
         authorize_url=tools.setting("authorize_url"),
         base_url=tools.base_url,
     )
+
+
+def preflight(tools: Tools) -> TikTokPreflight:
+    """See `platforms.tools`."""
+    return TikTokPreflight(client=tools.client, base_url=tools.base_url, tokens=tools.tokens)

@@ -11,9 +11,10 @@ from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
 from phantoms_dagster.platforms.youtube.metrics import YouTubeMetricsReader
 from phantoms_dagster.platforms.youtube.oauth import GoogleOAuth
 from phantoms_dagster.platforms.youtube.posts import YouTubePosts
+from phantoms_dagster.platforms.youtube.preflight import YouTubePreflight
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
 
-__all__ = ["SCOPES", "extras", "grants", "identity", "metrics", "oauth", "post_reader", "post_remover", "publisher"]
+__all__ = ["SCOPES", "extras", "grants", "identity", "metrics", "oauth", "post_reader", "post_remover", "preflight", "publisher"]
 
 
 def publisher(tools: Tools) -> YouTubePublisher:
@@ -68,3 +69,8 @@ def oauth(tools: Tools) -> GoogleOAuth:
         authorize_url=tools.setting("authorize_url"),
         base_url=tools.setting("token_url"),
     )
+
+
+def preflight(tools: Tools) -> YouTubePreflight:
+    """See `platforms.tools`."""
+    return YouTubePreflight(client=tools.client, base_url=tools.base_url, tokens=tools.tokens, clock=tools.clock)

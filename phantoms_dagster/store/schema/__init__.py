@@ -15,7 +15,16 @@ from phantoms_dagster.store.schema.outside import (
     webhook_events,
 )
 from phantoms_dagster.store.schema.people import api_answers, api_tokens, audit_log, desk_sessions, oidc_states, users
-from phantoms_dagster.store.schema.posts_and_accounts import accounts, late_ids, notices, post_changes, post_extras, posts
+from phantoms_dagster.store.schema.posts_and_accounts import (
+    accounts,
+    late_ids,
+    notices,
+    post_changes,
+    post_extras,
+    posts,
+    preflight_accounts,
+    preflight_posts,
+)
 from phantoms_dagster.store.schema.results import (
     account_reads,
     hook_performance,
@@ -71,6 +80,8 @@ __all__ = [
     "post_extras",
     "post_reads",
     "posts",
+    "preflight_accounts",
+    "preflight_posts",
     "provider_events",
     "renders",
     "review_destinations",

@@ -126,6 +126,31 @@ accounts = Table(
     UniqueConstraint("platform", "name", name="accounts_once"),
 )
 
+preflight_posts = Table(
+    "preflight_posts",
+    metadata,
+    Column("video_id", BigInteger, ForeignKey("phantoms.videos.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("platform", Text, primary_key=True),
+    Column("phase", Text, primary_key=True),
+    Column("account", Text),
+    time_column("due_at", nullable=False),
+    time_column("checked_at", now=True),
+    Column("verdict", Text, nullable=False),
+    Column("checks", JSONB, nullable=False),
+    Index("preflight_posts_due", "due_at"),
+)
+
+preflight_accounts = Table(
+    "preflight_accounts",
+    metadata,
+    Column("platform", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    time_column("checked_at", now=True),
+    Column("verdict", Text, nullable=False),
+    time_column("wrong_since"),
+    Column("checks", JSONB, nullable=False),
+)
+
 notices = Table(
     "notices",
     metadata,
