@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
     group.callback(invoke_without_command=True)(calendar)
     group.command("move")(move)
     group.command("cancel")(cancel)
+    group.command("override")(override)
     app.add_typer(group, name="calendar", rich_help_panel="Review")
 
 
@@ -101,6 +102,14 @@ def cancel(video: Video, platform: OnPlatforms = None, reason: Reason = "", as_j
     with opened_services() as services:
         key = services.catalogue().find(video)
         changed = services.booking_changes().cancel(key, actor(), platforms=_platforms(platform), reason=reason)
+        _tell(changed, [], as_json=as_json)
+
+
+def override(video: Video, platform: OnPlatforms = None, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Allow posts that wait because they repeat an earlier post of their account."""
+    with opened_services() as services:
+        key = services.catalogue().find(video)
+        changed = services.booking_changes().override(key, actor(), platforms=_platforms(platform), reason=reason)
         _tell(changed, [], as_json=as_json)
 
 

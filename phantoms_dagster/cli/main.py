@@ -57,6 +57,7 @@ EXAMPLES = {
         "phantoms calendar move octopuses 2026-12-24T18:00",
         "phantoms calendar move octopuses next --platform tiktok",
         'phantoms calendar cancel octopuses --reason "the topic is no longer true"',
+        'phantoms calendar override octopuses --reason "part two of the series"',
     ],
     "doctor": ["phantoms doctor", "phantoms doctor --json"],
 }

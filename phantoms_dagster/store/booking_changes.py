@@ -17,7 +17,7 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import PostState, StageState
 from phantoms_dagster.store.audit import Actor, AuditEntry, note
-from phantoms_dagster.store.bookings import BookablePost, Booked, Books, Limits, book_or_wait, posts_of
+from phantoms_dagster.store.bookings import BookablePost, Booked, Books, Limits, book_or_wait, miss, posts_of
 from phantoms_dagster.store.planning import NOTIFY
 
 When = datetime | Literal["next", "now"]
@@ -93,6 +93,32 @@ class BookingChanges:
             _carry_out(connection, "cancel post", found.posts, booked, actor)
             return Changed(key, tuple(booked), tuple(found.refused))
 
+    def override(self, key: str, actor: Actor, *, platforms: Sequence[Platform] = (), reason: str = "") -> Changed:
+        """Allow posts that repeat an earlier one. One whose time has passed takes the next free slot, or goes out now.
+
+        Raises NotFound, and InvalidInput when nothing waits to be allowed.
+        """
+        with self._engine.begin() as connection:
+            found = _open_posts(connection, key, platforms)
+            waiting = [post for post in found.posts if post.state == "repeat"]
+            if not waiting:
+                raise InvalidInput(f"no post of {key} waits to be allowed; see `phantoms calendar`")
+            books = Books(connection, [post.platform for post in waiting], self._limits(), waiting[0].now)
+            booked = []
+            for post in waiting:
+                assert post.at is not None
+                before, post.state = post.at, ""  # otherwise it would still wait
+                if before <= post.now and post.kind == "slot" and post.channel.has_slots(post.platform):
+                    why = f"it waited until {actor.name} allowed it, because {post.note}"
+                    miss(connection, post, why, policy="next")
+                    booked.append(book_or_wait(books, post))
+                else:
+                    books.write(post, before, kind="now" if before <= post.now else post.kind)
+                    booked.append(Booked(key, post.platform, max(before, post.now), post.channel.timezone))
+                post.state = "repeat"
+            _carry_out(connection, "allow repetition", waiting, booked, actor, reason=reason)
+            return Changed(key, tuple(booked), tuple(found.refused))
+
     def _booked(self, books: Books, post: BookablePost, when: When) -> Booked:
         if when == "next":
             if not post.channel.has_slots(post.platform):
@@ -148,14 +174,28 @@ def _problem(key: str, platform: Platform, stage: StageState, post: PostState | 
     return None
 
 
-def _carry_out(connection: Connection, action: str, posts: Sequence[BookablePost], booked: Sequence[Booked], actor: Actor) -> None:
+def _carry_out(
+    connection: Connection,
+    action: str,
+    posts: Sequence[BookablePost],
+    booked: Sequence[Booked],
+    actor: Actor,
+    *,
+    reason: str = "",
+) -> None:
     """Let the posts read their bookings, and note the change in the audit log."""
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     for post, one in zip(posts, booked, strict=True):
         connection.execute(_DUE, {"id": post.video_id, "stage": f"{post.platform}/post", "at": one.at})
         was = post.at or post.publish_at
-        before[str(post.platform)] = {"at": was.isoformat() if was else None, "state": post.state or None}
+        before[str(post.platform)] = {
+            "at": was.isoformat() if was else None,
+            "state": post.state or None,
+            **({"note": post.note} if post.note else {}),
+        }
         after[str(post.platform)] = {"at": one.at.isoformat(), "state": one.state, **({"note": one.note} if one.note else {})}
+    if reason:
+        after["reason"] = reason
     note(connection, [AuditEntry(actor, action, posts[0].key, before=before, after=after)])
     connection.execute(text(NOTIFY))

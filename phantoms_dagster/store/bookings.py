@@ -21,6 +21,7 @@ from phantoms_dagster.domain.posting_slots import (
     GRACE,
     HORIZON_DAYS,
     DayLimit,
+    MissedPolicy,
     PlannedPost,
     earliest_at_distance,
     next_free,
@@ -325,14 +326,19 @@ def _missed(connection: Connection, books: Books, post: BookablePost) -> Booked:
     known = connection.execute(_WHY, {"video_id": post.video_id, "platform": str(post.platform)}).mappings().one()
     why = _why(known, post.at)
     policy = post.channel.missed
-    row = {"video_id": post.video_id, "platform": str(post.platform), "account": post.account, "at": post.at}
-    connection.execute(_MISS, {**row, "why": why, "policy": policy})
+    miss(connection, post, why, policy=policy)
     if policy == "ask":
         books.write(post, post.at, kind=post.kind, state="missed", note=why)
         return Booked(post.key, post.platform, post.at, post.channel.timezone, "missed", why)
     if policy == "next" and post.channel.has_slots(post.platform):
         return book_or_wait(books, post)
     return books.as_soon_as_possible(post)
+
+
+def miss(connection: Connection, post: BookablePost, why: str, *, policy: MissedPolicy) -> None:
+    """Keep that the slot of a post was missed, why, and what follows."""
+    row = {"video_id": post.video_id, "platform": str(post.platform), "account": post.account, "at": post.at}
+    connection.execute(_MISS, {**row, "why": why, "policy": policy})
 
 
 def _why(known: RowMapping, at: datetime) -> str:

@@ -30,6 +30,7 @@ from phantoms_dagster.store.judgement import (
     judged,
     not_wanted,
 )
+from phantoms_dagster.store.near_duplicates import hold_repetitions
 from phantoms_dagster.store.planning import notify
 from phantoms_dagster.store.repeated_captions import REPEATS, PlannedCaption, repeated_captions
 from phantoms_dagster.store.stored import WORDS, UnreadableRow, channel_of, output_of
@@ -63,9 +64,10 @@ FIRST_OF_TWO = "approve as first of two"
 
 
 class Decisions:
-    """Reviewers' decisions. `privacy`: from the settings, by platform. `sandbox`: Instagram's posts go to the sandbox.
+    """Reviewers' decisions. `privacy`: from the settings, by platform.
 
-    `limits`: how many posts a platform takes per day, for the slots of approved videos.
+    `limits`: how many posts a platform takes per day, for the slots of approved videos. `sandboxed`: whether a platform's posts go
+    to the sandbox.
     """
 
     def __init__(
@@ -73,13 +75,13 @@ class Decisions:
         engine: Engine,
         privacy: Mapping[Platform, str] = DEFAULT_PRIVACY,
         *,
-        sandbox: bool = False,
         limits: Callable[[], Limits] = dict,
+        sandboxed: Callable[[Platform], bool] = lambda _: False,
     ) -> None:
         self._engine = engine
         self._limits = limits
+        self._sandboxed = sandboxed
         self._privacy = privacy
-        self._sandbox = sandbox
 
     def undecided(self, *, limit: int = 1000) -> list[str]:
         """The keys of videos that are ready for review, the most urgent first."""
@@ -208,10 +210,13 @@ class Decisions:
             ]
         # Afterwards: two that are approved together are each other's repetition.
         if approved and new:
-            said = self._warnings(connection, rows, {key: reviews[key] for key in new})
-            return [
-                replace(one, warnings=(said[one.key],)) if isinstance(one, Decided) and one.key in said else one for one in found
-            ]
+            said = {
+                key: (warning,) for key, warning in self._warnings(connection, rows, {key: reviews[key] for key in new}).items()
+            }
+            compared = [rows[key]["id"] for key in new if (rows[key]["channel"].get("repeats") or {}).get("days")]
+            for one in hold_repetitions(connection, compared, self._sandboxed) if compared else ():
+                said[one.key] = (*said.get(one.key, ()), one.warning)
+            return [replace(one, warnings=said[one.key]) if isinstance(one, Decided) and one.key in said else one for one in found]
         return found
 
     def check(
@@ -338,7 +343,7 @@ class Decisions:
             for post in review.words
             if post.platform is REPEATS and accounts[key]
         ]
-        return repeated_captions(connection, planned, sandbox=self._sandbox)
+        return repeated_captions(connection, planned, sandbox=self._sandboxed(REPEATS))
 
     def _reviews(self, rows: Mapping[str, RowMapping]) -> tuple[dict[str, Review], dict[str, UnreadableRow]]:
         """What there is to decide on, and what cannot be read, both by key."""

@@ -32,7 +32,6 @@ from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.engine import engine
 from phantoms_dagster.store.planning import Planning
-from phantoms_dagster.store.repeated_captions import REPEATS
 from phantoms_dagster.store.results.readings import Results
 from phantoms_dagster.store.stored import output_of
 from phantoms_dagster.wiring.channels_text import channels_text
@@ -166,10 +165,7 @@ class Services:
 
     def decisions(self) -> Decisions:
         """The reviewers' decisions."""
-        sandbox = self.settings.sandbox.mode == "on" or (
-            self.settings.sandbox.mode == "auto" and self.endpoints.missing(str(REPEATS))
-        )
-        return Decisions(self.engine, wanted_privacy(self.settings), sandbox=sandbox, limits=self._post_limits)
+        return Decisions(self.engine, wanted_privacy(self.settings), sandboxed=self._sandboxed, limits=self._post_limits)
 
     def calendar(self) -> Calendar:
         """The reader of the calendar."""
@@ -188,6 +184,10 @@ class Services:
         from phantoms_dagster.store.booking_changes import BookingChanges  # noqa: PLC0415
 
         return BookingChanges(self.engine, self._post_limits)
+
+    def _sandboxed(self, platform: Platform) -> bool:
+        mode = self.settings.sandbox.mode
+        return mode == "on" or (mode == "auto" and self.endpoints.missing(str(platform)))
 
     def _post_limits(self) -> Mapping[Platform, Sequence[DayLimit]]:
         from phantoms_dagster.wiring.pool_limits import post_limits  # noqa: PLC0415
