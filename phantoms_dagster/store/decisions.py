@@ -214,8 +214,8 @@ class Decisions:
                 key: (warning,) for key, warning in self._warnings(connection, rows, {key: reviews[key] for key in new}).items()
             }
             compared = [rows[key]["id"] for key in new if (rows[key]["channel"].get("repeats") or {}).get("days")]
-            for one in hold_repetitions(connection, compared, self._sandboxed) if compared else ():
-                said[one.key] = (*said.get(one.key, ()), one.warning)
+            for repetition in hold_repetitions(connection, compared, self._sandboxed) if compared else ():
+                said[repetition.key] = (*said.get(repetition.key, ()), repetition.warning)
             return [replace(one, warnings=said[one.key]) if isinstance(one, Decided) and one.key in said else one for one in found]
         return found
 
