@@ -227,6 +227,10 @@ async def _at_any_time() -> None:
     """The `may_go` of a channel without posting hours."""
 
 
+async def _by_us() -> None:
+    """The `release_at` of a post that we publish."""
+
+
 async def _no_address() -> None:
     """The `address` of a file that nobody else can fetch."""
 
@@ -237,7 +241,9 @@ class PublishJob:
 
     `may_go` is awaited right before the first request of a post, and right before each request that can make it public. It raises
     NotYet when posting is not allowed now, for example outside the posting hours. `address` makes an address from which anybody can
-    fetch the file for some hours, None if there is no such address. `route`: see `PostRecord`.
+    fetch the file for some hours, None if there is no such address. `release_at` says when the platform itself must publish the
+    post; None: we publish it, now. It is asked right before the request that says so, because a post may be moved until then.
+    `route`: see `PostRecord`.
     """
 
     video_key: str
@@ -254,6 +260,7 @@ class PublishJob:
     privacy: str = "public"
     may_go: Callable[[], Awaitable[None]] = _at_any_time
     address: Callable[[], Awaitable[str | None]] = _no_address
+    release_at: Callable[[], Awaitable[datetime | None]] = _by_us
     terms: PostTerms | None = None
     route: str = ""
 

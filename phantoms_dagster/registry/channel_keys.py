@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -40,6 +41,10 @@ class PostTerms(BaseModel, ABC):
     def way(self) -> str:
         """The route of the post, if the platform has several. Empty: the usual one."""
         return ""
+
+    def lead(self) -> timedelta:
+        """How long before its time the platform may get the post, if the platform itself then publishes it. Zero: we publish it."""
+        return timedelta(0)
 
     def extras(self) -> tuple[str, ...]:
         """What is added to the post after its publication, by the names of `domain.post_extras`."""

@@ -44,6 +44,46 @@ async def studio(world: World, tmp_path: Path) -> AsyncIterator[Studio]:
 # --- how a post goes out
 
 
+async def test_a_video_that_youtube_releases_is_handed_over_a_quarter_of_an_hour_before_its_time(studio: Studio) -> None:
+    """Until then it can be moved. Afterwards only YouTube's clock makes it public."""
+    handing = Channel.model_validate({**CHANNEL.model_dump(), "youtube": {"release": "youtube"}})
+    [key] = await studio.ready_to_post(channel=handing)
+    slot = studio.clock.now() + timedelta(minutes=40)
+
+    def move(at: datetime) -> None:
+        studio.world.write("UPDATE phantoms.videos SET publish_at = :at WHERE key = :key", at=at, key=key)
+
+    async def run() -> PostOutput | NotYet:
+        store, claim = await studio.claim(key)
+        try:
+            return (await studio.publish()(StageTask(claim, await store.attempt(claim)))).output  # type: ignore[return-value]
+        except NotYet as wait:
+            return wait
+
+    move(slot)
+    early = await run()
+    assert isinstance(early, NotYet)
+    assert early.until == slot - timedelta(minutes=15)
+    await studio.clock.sleep(25 * 60)
+    slot += timedelta(minutes=5)
+    move(slot)
+    moved = await run()
+    assert isinstance(moved, NotYet)
+    assert moved.until == slot - timedelta(minutes=15)
+    await studio.clock.sleep(5 * 60)
+    assert studio.sandbox.ledger == []
+    waiting = await run()
+    assert isinstance(waiting, NotYet)
+    assert waiting.until is not None
+    assert timedelta(0) < waiting.until - slot < timedelta(minutes=1)
+    assert [entry["kind"] for entry in studio.sandbox.ledger] == ["youtube.video"]
+    await studio.clock.sleep(16 * 60)
+    posted = await run()
+    assert isinstance(posted, PostOutput)
+    assert posted.published_at >= slot.replace(microsecond=0)
+    assert len(studio.posts()) == 1
+
+
 async def test_a_trial_reel_goes_out_as_it_was_approved_and_the_ledger_sets_it_apart(studio: Studio) -> None:
     """The channel stopped its trials after the approval. What was approved counts."""
     instagram = Platform("instagram")

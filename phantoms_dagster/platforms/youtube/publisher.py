@@ -46,6 +46,7 @@ from phantoms_dagster.platforms.youtube.api import (
     session_answer,
     text,
 )
+from phantoms_dagster.platforms.youtube.release import RELEASE_LATE, locked, not_released, scheduled_for, waits
 from phantoms_dagster.platforms.youtube.search import find_upload
 from phantoms_dagster.platforms.youtube.words import file_name, fit_description, fit_title, notifies, status_part
 from phantoms_dagster.providers.http import evidence, file_body, objects
@@ -231,24 +232,38 @@ class YouTubePost:
         self._fresh = isinstance(answer, Finished)
         return self._after_end(answer)
 
-    async def _set_privacy(self, video_id: str) -> RemoteId:
-        """Set the wanted privacy and read it back."""
+    async def _set_privacy(self, video_id: str) -> RemoteId | NotPublished:
+        """Set the wanted privacy and read it back, or leave it to YouTube: either our clock makes the video public or YouTube's."""
         job = self._job
-        change: JsonObject = {"id": video_id, "status": status_part(job, job.privacy)}
+        at = await job.release_at()
+        if at is not None and job.privacy != "public":
+            # YouTube's clock can only make a video public, so this one waits for ours.
+            early = NotYet(f"goes out at {at:%Y-%m-%d %H:%M} UTC", retry_after=(at - self._clock.now()).total_seconds(), until=at)
+            return NotPublished(f"the time of video {video_id} has not come", then="commit", error=early)
+        status = status_part(job, job.privacy) if at is None else status_part(job, "private", at)
+        change: JsonObject = {"id": video_id, "status": status}
         url = self._calls.url("youtube/v3/videos")
         response = await self._calls.send(
             job.account, "PUT", url, commits=True, before=job.may_go, params={"part": "status"}, json=change
         )
-        answer = accepted(response, self._clock.now(), commits=True)
+        try:
+            answer = accepted(response, self._clock.now(), commits=True)
+        except Permanent as error:
+            if at is None or error.code != "invalidPublishAt":
+                raise
+            # On YouTube's clock the time is over, so make the video public when it is over on ours, too.
+            return NotPublished(f"YouTube refused the time: {error}", then="commit", error=waits(video_id, at, self._clock.now()))
+        if (scheduled := scheduled_for(answer)) is not None:
+            raise waits(video_id, scheduled, self._clock.now())
         if _privacy(answer) != job.privacy:
-            raise _locked(video_id, job, _privacy(answer))
+            raise locked(video_id, job.privacy, _privacy(answer))
         deadline = self._clock.now() + timedelta(seconds=self._at.max_wait)
         for pause in pauses(self._at.poll_seconds):
             shown = await self._read(video_id)
             if shown is not None and _privacy(shown) == job.privacy:
                 return self._published(video_id, shown)
             if self._clock.now() + timedelta(seconds=pause) > deadline:
-                raise _locked(video_id, job, _privacy(shown or {}))
+                raise locked(video_id, job.privacy, _privacy(shown or {}))
             await self._clock.sleep(pause)
         raise AssertionError("pauses never end")
 
@@ -262,6 +277,10 @@ class YouTubePost:
                 return video
             if _privacy(video) == self._job.privacy:
                 return Found(self._published(record.remote_id, video))
+            if (scheduled := scheduled_for(video)) is not None:
+                if self._clock.now() - scheduled > RELEASE_LATE:
+                    return Withheld(not_released(record.remote_id, scheduled))
+                raise waits(record.remote_id, scheduled, self._clock.now())
             return NotPublished(f"video {record.remote_id} is {_privacy(video) or 'hidden'}", then="commit")
         session = UploadSession.of(record.handle)
         if session is None:
@@ -360,15 +379,6 @@ def _holds(answer: BytesKept, job: PublishJob) -> str:
 
 def _privacy(video: JsonObject) -> str | None:
     return text(part(video, "status"), "privacyStatus")
-
-
-def _locked(video_id: str, job: PublishJob, shown: str | None) -> Rejected:
-    message = (
-        f"YouTube keeps video {video_id} {shown or 'hidden'} although {job.privacy} was requested. Check it in YouTube Studio: "
-        "the account or a policy may restrict it, and so may the lock of uploads made before 2026-11-02. Set it to "
-        f"{job.privacy} there, or lift the restriction, then replay; the video is not uploaded again"
-    )
-    return Rejected(message, provider=PROVIDER, code="lockedPrivate")
 
 
 def _end(status: JsonObject, video_id: str) -> ProviderError | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from phantoms_dagster.domain.phrases import shortened
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.values import JsonObject
@@ -29,9 +31,14 @@ def _without_brackets(text: str) -> str:
     return text.replace("<", "\u2039").replace(">", "\u203a")
 
 
-def status_part(job: PublishJob, privacy: str) -> JsonObject:
-    """The complete status of the video. An update deletes omitted fields, and an omitted privacy means public."""
+def status_part(job: PublishJob, privacy: str, publish_at: datetime | None = None) -> JsonObject:
+    """The complete status of the video. An update deletes omitted fields, and an omitted privacy means public.
+
+    `publish_at`: when YouTube makes it public. It must be private until then.
+    """
+    scheduled: JsonObject = {} if publish_at is None else {"publishAt": publish_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
     return {
+        **scheduled,
         "privacyStatus": privacy,
         "selfDeclaredMadeForKids": job.made_for_kids,
         "containsSyntheticMedia": True,

@@ -126,10 +126,19 @@ class Publish:
     def _check_time(self, task: StageTask, time: PostTime) -> None:
         if time.waits:
             raise WaitsForPerson(time.waits)
+        now, opens = self._clock.now(), self._opens(task, time)
+        if opens > now and (begins := opens - self._lead(task)) > now:
+            raise NotYet(f"goes out at {opens:%Y-%m-%d %H:%M} UTC", retry_after=(begins - now).total_seconds(), until=begins)
+
+    def _lead(self, task: StageTask) -> timedelta:
+        """How long before its time the platform may get the post. See `PostTerms`."""
+        terms = self._words(task, task.claim.output(task.claim.stage.after[0], VariantOutput)).terms
+        return terms.lead() if terms is not None else timedelta(0)
+
+    def _opens(self, task: StageTask, time: PostTime) -> datetime:
+        """When the post goes out: now, or at its time within the channel's hours."""
         now = self._clock.now()
-        opens = next_opening(task.video.channel, max(now, time.at or now))
-        if opens > now:
-            raise NotYet(f"goes out at {opens:%Y-%m-%d %H:%M} UTC", retry_after=(opens - now).total_seconds(), until=opens)
+        return next_opening(task.video.channel, max(now, time.at or now))
 
     def _words(self, task: StageTask, variant: VariantOutput) -> PostWords:
         """The words to send: the variant's title and caption, and everything else as approved."""
@@ -148,6 +157,12 @@ class Publish:
             _check_approved(task, variant, words)
             await self._may_go(task)
 
+        async def release_at() -> datetime | None:
+            if not self._lead(task):
+                return None
+            opens = self._opens(task, await self._times.of(task.claim))
+            return opens if opens > self._clock.now() else None
+
         return PublishJob(
             video_key=task.video.key,
             platform=variant.platform,
@@ -164,6 +179,7 @@ class Publish:
             terms=words.terms,
             may_go=may_go,
             address=lambda: self._media.public_url(file, ADDRESS_LASTS),
+            release_at=release_at,
         )
 
 

@@ -8,8 +8,8 @@ week), `youtube.locked_private` (False: uploads stay private despite the request
 2026-11-01), `youtube.rejection_reason` (none: for videos uploaded from now on), `youtube.region_restrictions` ({}: a
 regionRestriction by the id of its video), `youtube.rejected_videos` ({}: a rejectionReason by the id of a video that is rejected
 after its publication), `youtube.hidden_counters` (none: names such as likeCount), `youtube.custom_thumbnails` (true: accounts may
-set thumbnails). The ledger gets `youtube.video` when an upload's last byte is accepted and `post` when a video first is public or
-unlisted.
+set thumbnails), `youtube.late_release_seconds` (0: how late a video with a `publishAt` becomes public). The ledger gets
+`youtube.video` when an upload's last byte is accepted and `post` when a video first is public or unlisted.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ class YouTube:
         """Apply what the status requires: a due schedule, the lock of uploads, the ledger entry when it first becomes visible."""
         now = self.sandbox.now()
         at = video.status.get("publishAt")
-        if at is not None and datetime.fromisoformat(at).timestamp() <= now:
+        late = float(self.sandbox.setting("youtube.late_release_seconds", 0.0))
+        if at is not None and datetime.fromisoformat(at).timestamp() + late <= now:
             video.status = {k: v for k, v in video.status.items() if k != "publishAt"} | {"privacyStatus": "public"}
             self._keep(video)
         if video.published_at is None and self.sandbox.setting("youtube.locked_private", False):
