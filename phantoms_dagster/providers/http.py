@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -199,6 +201,14 @@ def same_service(url: str, base_url: str, domain: str = "") -> bool:
     if (there.scheme, there.host, there.port) == (home.scheme, home.host, home.port):
         return True
     return bool(domain) and there.scheme == "https" and there.host.endswith(domain) and home.host.endswith(domain)
+
+
+def answered_at(response: httpx.Response) -> datetime | None:
+    """The answer's time on the other side's clock; None when it does not say."""
+    try:
+        return parsedate_to_datetime(response.headers.get("date", ""))
+    except ValueError:
+        return None
 
 
 def bearer(token: str) -> Mapping[str, str]:

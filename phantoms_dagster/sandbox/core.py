@@ -16,6 +16,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from email.utils import formatdate
 from typing import Any, ClassVar, TypeVar
 
 from aiohttp import web
@@ -321,6 +322,10 @@ def application(sandbox: Sandbox, providers: Iterable[list[web.RouteDef]]) -> we
     async def close_webhooks(_: web.Application) -> None:
         await sandbox.webhooks.close()
 
+    async def date(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = formatdate(sandbox.now(), usegmt=True)
+
     app.on_cleanup.append(close_webhooks)
+    app.on_response_prepare.append(date)
     app.add_routes([*_control(sandbox), *itertools.chain.from_iterable(providers)])
     return app

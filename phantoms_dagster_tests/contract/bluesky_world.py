@@ -90,7 +90,7 @@ def make_job(folder: Path, **changes: Any) -> PublishJob:
 async def opened(killable: Callable[..., Any], folder: Path) -> AsyncIterator[Any]:
     async with world() as w:
         w.sandbox.config |= {"bluesky.videos_per_day": 1_000, "bluesky.sessions_per_day": 10_000}
-        yield killable(w.sandbox, w.transport, w.clock, w.publisher, make_job(folder), lambda: None)
+        yield killable(w.sandbox, w.transport, w.clock, w.publisher, make_job(folder), lambda: None, w.tokens)
 
 
 REQUESTS, SAVES = 9, 5

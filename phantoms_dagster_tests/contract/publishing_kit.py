@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -137,6 +137,7 @@ class MortalTransport(httpx.AsyncBaseTransport):
         self.count = 0
         self.requests: list[httpx.Request] = []
         self.refuse: dict[str, BaseException] = {}  # by a part of the URL: raised in place of the request, once
+        self.served: Callable[[], Awaitable[None]] | None = None  # waits until the other side has dealt with a request
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.count += 1
@@ -144,6 +145,8 @@ class MortalTransport(httpx.AsyncBaseTransport):
         for part in [part for part in self.refuse if part in str(request.url)]:
             raise self.refuse.pop(part)
         self.kill("before send", self.count)
+        if self.served is not None:
+            return await self._die_before_the_answer(request, self.served)
         response = await self.inner.handle_async_request(request)
         try:
             self.kill("after answer", self.count)
@@ -153,19 +156,29 @@ class MortalTransport(httpx.AsyncBaseTransport):
             raise
         return response
 
+    async def _die_before_the_answer(self, request: httpx.Request, served: Callable[[], Awaitable[None]]) -> httpx.Response:
+        """Send the whole request. The process dies when the other side has dealt with it, before an answer is read."""
+        self.served = None
+        sending = asyncio.create_task(self.inner.handle_async_request(request))
+        await served()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        raise Killed("after send")
+
     async def aclose(self) -> None:
         await self.inner.aclose()
 
 
 class SandboxClock:
-    """The sandbox's time. Sleeping moves it on at once."""
+    """The sandbox's time. Sleeping moves it on at once. `offset`: the seconds that our clock is ahead of the sandbox's."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self.slept: list[float] = []
+        self.offset = 0.0
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self._sandbox.now(), UTC)
+        return datetime.fromtimestamp(self._sandbox.now() + self.offset, UTC)
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -174,14 +187,22 @@ class SandboxClock:
 
 
 class SandboxTokens:
-    """Every account is connected, as the sandbox takes it, but the `revoked` ones."""
+    """Every account is connected, as the sandbox takes it, but the `revoked` ones. `renews`: a refused token is replaced."""
 
     def __init__(self) -> None:
         self.prefix = "sandbox-"
         self.revoked: set[str] = set()
+        self.renews = False
+        self.generation = 1
 
     async def token(self, platform: Platform, account: str) -> str:
-        return f"revoked-{account}" if account in self.revoked else f"{self.prefix}{account}"
+        if account in self.revoked:
+            return f"revoked-{account}"
+        return f"{self.prefix}{account}" + (f"~{self.generation}" if self.generation > 1 else "")
 
     async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
-        return None
+        if not self.renews:
+            return None
+        if refused == await self.token(platform, account):
+            self.generation += 1
+        return await self.token(platform, account)

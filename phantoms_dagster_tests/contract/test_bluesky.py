@@ -153,6 +153,32 @@ async def test_numbers_are_read_in_pages_of_25_and_what_is_gone_is_said(sky: Blu
     assert (metrics.likes or 0) > 0
 
 
+@pytest.mark.parametrize("hours", [-24, -1, 1, 24])
+async def test_a_post_goes_out_whatever_our_clock_says(sky: Bluesky, tmp_path: Path, hours: int) -> None:
+    """The service's token ended by our clock, and its refusal counted as that of the app password."""
+    sky.clock.offset = hours * 3_600.0
+    await publish(sky.publisher(), make_job(tmp_path), FakeJournal(clock=sky.clock))
+    assert len(sky.posts) == 1
+
+
+async def test_a_clock_that_is_set_between_two_calls_costs_one_attempt(sky: Bluesky) -> None:
+    calls = sky.calls()
+    await calls.session(ACCOUNT)
+    sky.clock.offset = 7_200.0
+    with pytest.raises(Transient, match="expiration"):
+        await calls.service_token(ACCOUNT, audience="did:web:video", method="m")
+    assert await calls.service_token(ACCOUNT, audience="did:web:video", method="m")
+
+
+async def test_a_refused_token_of_the_video_service_does_not_stop_the_account(sky: Bluesky, tmp_path: Path) -> None:
+    sky.refuse("upload", "InvalidToken", 401)
+    journal = FakeJournal(clock=sky.clock)
+    with pytest.raises(Transient, match="refused its token"):
+        await publish(sky.publisher(), make_job(tmp_path), journal)
+    await publish(sky.publisher(), make_job(tmp_path), journal)
+    assert len(sky.posts) == 1
+
+
 async def test_the_owner_of_an_app_password_is_named(sky: Bluesky) -> None:
     owner = await BlueskyIdentity(sky.calls()).read(ACCOUNT)
     assert (owner.subject, owner.label) == (did(ACCOUNT), ACCOUNT)

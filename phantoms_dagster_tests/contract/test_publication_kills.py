@@ -31,7 +31,16 @@ from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.sandbox.core import Fault, Sandbox
 from phantoms_dagster.sandbox.tiktok import state as tiktok_state
 from phantoms_dagster_tests.contract import paid_world, test_instagram, test_youtube, tiktok_world
-from phantoms_dagster_tests.contract.publishing_kit import MOMENTS, FakeJournal, Kill, Killed, MortalTransport, SandboxClock, at
+from phantoms_dagster_tests.contract.publishing_kit import (
+    MOMENTS,
+    FakeJournal,
+    Kill,
+    Killed,
+    MortalTransport,
+    SandboxClock,
+    SandboxTokens,
+    at,
+)
 
 KB = 1_000
 
@@ -46,6 +55,7 @@ class Posting:
     publisher: Callable[[], Publisher]
     job: PublishJob
     forget: Callable[[], None]
+    tokens: SandboxTokens | None = None
 
     def journal(self, record: PostRecord | None = None) -> FakeJournal:
         return FakeJournal(record, clock=self.clock)
@@ -79,14 +89,14 @@ async def youtube(folder: Path) -> AsyncIterator[Posting]:
     async with test_youtube.world() as w:
         w.sandbox.config |= {"youtube.inserts_per_day": 1_000, "youtube.units_per_day": 100_000}
         sessions = w.sandbox.state["youtube"].sessions
-        yield Posting(w.sandbox, w.transport, w.clock, lambda: w.publisher, test_youtube.make_job(folder), sessions.clear)
+        yield Posting(w.sandbox, w.transport, w.clock, lambda: w.publisher, test_youtube.make_job(folder), sessions.clear, w.tokens)
 
 
 @asynccontextmanager
 async def tiktok(folder: Path, size: int = 150 * KB + 7) -> AsyncIterator[Posting]:
     transport = MortalTransport()
     async with tiktok_world.a_world(folder, transport=transport) as w:
-        yield Posting(w.sandbox, transport, w.clock, w.publisher, w.job(size), lambda: None)
+        yield Posting(w.sandbox, transport, w.clock, w.publisher, w.job(size), lambda: None, w.tokens)
 
 
 def tiktok_in_one_chunk(folder: Path) -> AbstractAsyncContextManager[Posting]:
@@ -119,7 +129,7 @@ async def tiktok_inbox(folder: Path, size: int = 150 * KB + 7) -> AsyncIterator[
     transport = MortalTransport()
     async with tiktok_world.a_world(folder, transport=transport) as w:
         w.sandbox.config["tiktok.pending_shares"] = None
-        yield Drafting(w.sandbox, transport, w.clock, w.publisher, w.job(size, route="inbox"), lambda: None)
+        yield Drafting(w.sandbox, transport, w.clock, w.publisher, w.job(size, route="inbox"), lambda: None, w.tokens)
 
 
 def tiktok_inbox_in_one_chunk(folder: Path) -> AbstractAsyncContextManager[Posting]:
@@ -131,7 +141,7 @@ async def instagram(folder: Path) -> AsyncIterator[Posting]:
     async with test_instagram.standing() as stand:
         stand.sandbox.config["instagram.quota_total"] = 1_000
         job = test_instagram.make_job(folder)
-        yield Posting(stand.sandbox, stand.transport, stand.clock, stand.publisher, job, lambda: None)
+        yield Posting(stand.sandbox, stand.transport, stand.clock, stand.publisher, job, lambda: None, stand.tokens)
 
 
 def found_world(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from phantoms_dagster.platforms.tiktok.identity import TikTokIdentity
 from phantoms_dagster.platforms.youtube.publisher import YouTubePublisher
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster.sandbox.core import Sandbox, application
+from phantoms_dagster_tests.contract import test_instagram
 from phantoms_dagster_tests.contract.publishing_kit import FakeJournal
 from phantoms_dagster_tests.contract.test_youtube import make_job, world
 
@@ -55,6 +57,19 @@ async def test_a_youtube_post_whose_token_dies_at_any_request_is_published_once(
         await publish(publisher, make_job(tmp_path), FakeJournal())
         assert [entry["kind"] for entry in w.sandbox.ledger] == ["youtube.video", "post"]
         assert tokens.renewals == (1 if tokens.lives < 0 else 0)
+
+
+@pytest.mark.parametrize("lives", range(12))
+async def test_a_reel_whose_token_dies_at_any_request_is_published_once(lives: int, tmp_path: Path) -> None:
+    """At the upload the account counted as not connected, although there was another token."""
+    async with test_instagram.standing() as stand:
+        tokens = Mortal(stand.sandbox, "instagram", lives)
+        job, journal = test_instagram.make_job(tmp_path, account="main"), FakeJournal(clock=stand.clock)
+        for _ in range(2):
+            with suppress(Transient):  # the upload starts again
+                await publish(stand.publisher(tokens=tokens), job, journal)
+        assert [entry["kind"] for entry in stand.sandbox.ledger] == ["post"]
+        assert tokens.renewals <= 1
 
 
 @pytest.mark.parametrize("name", ["tiktok", "instagram"])

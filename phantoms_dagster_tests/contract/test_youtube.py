@@ -51,6 +51,7 @@ class World:
     transport: MortalTransport
     clock: SandboxClock
     publisher: YouTubePublisher
+    tokens: SandboxTokens
     faults: list[Fault] = field(default_factory=list)
 
     def entries(self, kind: str) -> list[dict[str, Any]]:
@@ -74,9 +75,10 @@ async def world(*, inner: httpx.AsyncBaseTransport | None = None, seed: int = 1,
         transport = MortalTransport(inner)
         clock = SandboxClock(sandbox)
         async with httpx.AsyncClient(transport=transport) as client:
+            tokens = SandboxTokens()
             options = {"sandbox": True, "chunk_bytes": GRANULE, **publisher}
-            made = YouTubePublisher(client=client, base_url=base_url, tokens=SandboxTokens(), clock=clock, **options)
-            yield World(sandbox, base_url, client, transport, clock, made)
+            made = YouTubePublisher(client=client, base_url=base_url, tokens=tokens, clock=clock, **options)
+            yield World(sandbox, base_url, client, transport, clock, made, tokens)
 
 
 def video_bytes(size: int, seed: int = 1) -> bytes:

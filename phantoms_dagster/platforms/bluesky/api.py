@@ -57,6 +57,7 @@ class Calls:
         self._base = base_url.rstrip("/")
         self._tokens = tokens
         self._sessions: dict[str, AccountSession] = {}
+        self._ahead = 0.0  # how many seconds the account's server is ahead of our clock
         self._one_at_a_time: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def session(self, account: str, *, instead_of: AccountSession | None = None) -> AccountSession:
@@ -96,12 +97,22 @@ class Calls:
         return _judged(response, account, commits=commits)
 
     async def _send(self, method: str, name: str, **request: Any) -> httpx.Response:
-        return await http.send(self.client, method, f"{self._base}/xrpc/{name}", provider=PROVIDER, **request)
+        response = await http.send(self.client, method, f"{self._base}/xrpc/{name}", provider=PROVIDER, **request)
+        if (answered_at := http.answered_at(response)) is not None:
+            self._ahead = (answered_at - self.clock.now()).total_seconds()
+        return response
 
     async def service_token(self, account: str, *, audience: str, method: str) -> str:
-        """A token that permits the account one method of another service."""
-        until = int(self.clock.now().timestamp()) + SERVICE_AUTH_SECONDS
-        answer = await self.get(account, "com.atproto.server.getServiceAuth", aud=audience, lxm=method, exp=until)
+        """A token that permits the account one method of another service. It ends by the server's clock, whatever ours says."""
+        await self.session(account)
+        until = int(self.clock.now().timestamp() + self._ahead) + SERVICE_AUTH_SECONDS
+        try:
+            answer = await self.get(account, "com.atproto.server.getServiceAuth", aud=audience, lxm=method, exp=until)
+        except Permanent as error:
+            if error.code != "BadExpiration":
+                raise
+            # A clock was set since the last answer. The time of this one corrects the difference.
+            raise Transient(str(error), provider=PROVIDER, code=error.code, evidence=error.evidence) from error
         token = answer.get("token")
         if not isinstance(token, str) or not token:
             raise Transient("Bluesky gave no token for its video service", provider=PROVIDER, code="malformed")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from phantoms_dagster.domain.errors import Barred, Throttled, Transient
+import httpx
+
+from phantoms_dagster.domain.errors import Barred, Disconnected, ProviderError, Throttled, Transient
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.bluesky.api import PROVIDER, AccountSession, Calls, error_of, web_did
@@ -44,7 +46,7 @@ class VideoService:
         url = f"{self._base}/{method}"
         response = await http.send(self._calls.client, "GET", url, provider=PROVIDER, headers=http.bearer(token))
         if not response.is_success:
-            raise error_of(response, account)
+            raise _refusal(response, account)
         limits = http.json_object(response, provider=PROVIDER)
         videos, room = limits.get("remainingDailyVideos"), limits.get("remainingDailyBytes")
         said = str(limits.get("message") or limits.get("error") or "no reason given")
@@ -70,7 +72,7 @@ class VideoService:
                 content=content,
             )
         if not response.is_success and response.status_code != ALREADY:
-            raise error_of(response, job.account)
+            raise _refusal(response, job.account)
         return _job(http.json_object(response, provider=PROVIDER))
 
     async def look(self, job: str, account: str) -> Job | None:
@@ -82,6 +84,15 @@ class VideoService:
         if not response.is_success:
             raise error_of(response, account)
         return _job(http.json_object(response, provider=PROVIDER))
+
+
+def _refusal(response: httpx.Response, account: str) -> ProviderError:
+    """The error for a refused call. A refused service token says nothing about the app password, and the next call gets another."""
+    error = error_of(response, account)
+    if isinstance(error, Disconnected) and not isinstance(error, Barred):
+        message = f"Bluesky's video service refused its token: {error}"
+        return Transient(message, provider=PROVIDER, code="service_token", evidence=error.evidence)
+    return error
 
 
 def _job(answer: JsonObject) -> Job:

@@ -10,7 +10,6 @@ import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -198,11 +197,15 @@ class Graph:
         `before`: see `http.send`.
         """
         response = await self._call("POST", account, path, commits=commits, before=before, data=form)
-        return http.json_object(response, provider=PROVIDER, commits=commits), _dated(response)
+        return http.json_object(response, provider=PROVIDER, commits=commits), http.answered_at(response)
 
     async def token(self, account: str) -> str:
         """The account's token."""
         return await self._tokens.token(Platform("instagram"), account)
+
+    async def renewed(self, account: str, refused: str) -> bool:
+        """Whether there is another token than the refused one now."""
+        return await self._tokens.renewed(Platform("instagram"), account, refused) is not None
 
     async def user(self, account: str) -> str:
         """The numeric id of the account's Instagram user, for paths. Raises Permanent when the token has none."""
@@ -280,13 +283,6 @@ async def _listed(graph: Graph, account: str, place: str, *, fields: str) -> lis
     if isinstance(answer.get("user_id"), str | int):
         found.append(AccountIdentity(str(answer["user_id"]), str(answer.get("username") or answer["user_id"])))
     return found
-
-
-def _dated(response: httpx.Response) -> datetime | None:
-    try:
-        return parsedate_to_datetime(response.headers.get("date", ""))
-    except ValueError:
-        return None
 
 
 def path(*parts: str) -> str:

@@ -38,6 +38,7 @@ from phantoms_dagster.platforms.instagram.api import (
     moment,
     no_secret,
     path,
+    token_refused,
     upload_error,
 )
 from phantoms_dagster.platforms.instagram.container import MISSING, Container, Quotas, container_of, failed, read_status
@@ -192,6 +193,9 @@ class InstagramPost:
             return Progress(0, _handle(container.changed(sent_at=None)), error=error)
         refused = upload_error(response, self._job.account)
         if refused is not None:
+            if token_refused(response) and await self._graph.renewed(self._job.account, token):
+                message = f"the token of Instagram account {self._job.account} expired during the upload and was replaced"
+                refused = Transient(message, provider=PROVIDER, code="token_replaced", evidence=refused.evidence, retry_after=0.0)
             # This container cannot be published any more. The next attempt creates another.
             return NotPublished(f"the upload was refused: {refused}", then="open", error=refused)
         self._fresh = True
