@@ -120,6 +120,7 @@ PAGES: Mapping[str, Mapping[str, Address]] = {
         "act on a video": lambda s, n: f"/pipeline/act?action=priority&key={_one(s.waiting, n)}",
     },
     "/videos/{key}": {"video": lambda s, n: f"/videos/{_one([*s.out, *s.failed, *s.waiting], n * 7)}"},
+    "/videos/{key}/takedown/{platform}": {"takedown": lambda s, n: f"/videos/{_one(s.out, n)}/takedown/youtube"},
     "/videos/{key}/raw": {"video as rows": lambda s, n: f"/videos/{_one(s.out, n)}/raw"},
     "/bulk": {"bulk actions": _same("/bulk")},
     "/bulk/{number}": {
@@ -182,6 +183,8 @@ PAGES: Mapping[str, Mapping[str, Address]] = {
         "API: videos found": lambda _, n: f"/api/v1/videos?q={quote(_WORDS[n % len(_WORDS)])}",
     },
     "/api/v1/videos/{key}": {"API: video": lambda s, n: f"/api/v1/videos/{_one(s.out, n)}"},
+    "/api/v1/posts": {"API: posts": _same("/api/v1/posts", "/api/v1/posts?platform=tiktok&state=confirmed")},
+    "/api/v1/videos/{key}/posts/{platform}": {"API: post": lambda s, n: f"/api/v1/videos/{_one(s.out, n)}/posts/youtube"},
     "/api/v1/review": {"API: review": _same("/api/v1/review", "/api/v1/review?channel=channel-1")},
     "/api/v1/videos/{key}/review": {"API: review of a video": lambda s, n: f"/api/v1/videos/{_one(s.waiting, n)}/review"},
     "/api/v1/decisions/{number}": {"API: decision": lambda s, n: f"/api/v1/decisions/{_one(s.decisions, n)}"},

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from fastapi import FastAPI
 from starlette.responses import Response
 
+from phantoms_dagster.desk.api.posts import take_down
 from phantoms_dagster.desk.masking import evidence_json, masked
 from phantoms_dagster.desk.pages.pipeline import line_of, outages_of
 from phantoms_dagster.desk.render import page, redirect_to
@@ -26,6 +27,8 @@ def register(app: FastAPI) -> None:
     app.get("/videos/{key}", include_in_schema=False)(video)
     app.get("/videos/{key}/raw", include_in_schema=False)(raw)
     app.post("/videos/{key}/settle/{platform}", include_in_schema=False)(settle)
+    app.get("/videos/{key}/takedown/{platform}", include_in_schema=False)(ask_takedown)
+    app.post("/videos/{key}/takedown/{platform}", include_in_schema=False)(takedown)
 
 
 def video(visit: CurrentVisit, key: str) -> Response:
@@ -58,9 +61,7 @@ def settle(visit: CurrentVisit, key: str, platform: str, form: Form) -> Response
     """Settle a post whose outcome is unknown, or a draft, as `phantoms posts settle` does."""
     from phantoms_dagster.wiring.posts import PostDecisions  # noqa: PLC0415 - it imports every provider
 
-    if platform not in Platform:
-        raise NotFound(f"There is no platform {platform}.")
-    on, answer, decisions = Platform(platform), field(form, "answer"), PostDecisions(visit.desk.services)
+    on, answer, decisions = _platform(platform), field(form, "answer"), PostDecisions(visit.desk.services)
     try:
         if answer == "there":
             url = field(form, "url").strip()
@@ -79,6 +80,30 @@ def settle(visit: CurrentVisit, key: str, platform: str, form: Form) -> Response
     except (ProviderError, NotYet) as error:
         raise InvalidInput(f"{on.title} could not be read, so nothing was changed: {error}") from error
     return redirect_to(visit, f"/videos/{key}", said)
+
+
+def ask_takedown(visit: CurrentVisit, key: str, platform: str) -> Response:
+    """Show what a takedown would delete, and ask."""
+    from phantoms_dagster.wiring.posts import Takedowns  # noqa: PLC0415 - it imports every provider
+
+    takedowns, on = Takedowns(visit.desk.services), _platform(platform)
+    post = takedowns.find(key, on)
+    if post.after == "taken_down":
+        return redirect_to(visit, f"/videos/{key}", f"The post on {on.title} was taken down before.")
+    return page(visit, "takedown.html", post=post, removable=takedowns.removable(on))
+
+
+def takedown(visit: CurrentVisit, key: str, platform: str, form: Form) -> Response:
+    """Take the post down, as `phantoms posts takedown` does."""
+    on = _platform(platform)
+    take_down(visit, key, on, done=field(form, "how") == "done")
+    return redirect_to(visit, f"/videos/{key}", f"The post is no longer on {on.title}.")
+
+
+def _platform(name: str) -> Platform:
+    if name not in Platform:
+        raise NotFound(f"There is no platform {name}.")
+    return Platform(name)
 
 
 def _caption(story: Story, platform: str) -> str:
