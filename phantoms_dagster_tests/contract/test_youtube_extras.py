@@ -177,6 +177,12 @@ async def test_the_insert_says_whether_subscribers_are_notified(tmp_path: Path, 
     assert opened.url.params["notifySubscribers"] == sent
 
 
+@pytest.mark.parametrize("name", ["contains_synthetic_media", "containsSyntheticMedia", "ai_generated"])
+def test_that_a_video_is_synthetic_cannot_be_denied(name: str) -> None:
+    with pytest.raises(ValueError, match="Extra inputs are not permitted"):
+        YouTubeChoices.model_validate({name: False})
+
+
 def test_a_reviewer_reads_what_is_added_and_nothing_if_the_channel_chose_nothing() -> None:
     assert YouTubeChoices().terms() is None
     terms = YouTubeChoices(captions=True, thumbnail=True, notify_subscribers=False).terms()

@@ -89,7 +89,7 @@ def test_a_sandbox_that_does_not_run_is_not_said_to_answer(sandbox: Running, tmp
     ("check", "withheld", "purpose"),
     [
         ("youtube:ocean", "youtube.upload", "uploads videos"),
-        ("youtube:ocean", "youtube.force-ssl", "makes an uploaded video public"),
+        ("youtube:ocean", "youtube.force-ssl", "makes an uploaded video public and adds captions"),
         ("youtube:ocean", "yt-analytics.readonly", "reads watch time"),
         ("tiktok:reef", "user.info.basic", "tells whose the token is"),
         ("tiktok:reef", "video.publish", "posts videos"),

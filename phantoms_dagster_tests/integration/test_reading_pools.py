@@ -139,9 +139,34 @@ async def test_the_units_that_are_left_today_are_shown(limits: OpenLimits, redis
         "youtube_api": 10_000 - 51,
         "metrics_youtube": 9_999,
         "youtube_reading": 999,
+        "youtube_extras": 8_000,
     }
 
 
+async def test_captions_leave_the_units_that_publishing_needs(limits: OpenLimits) -> None:
+    """A caption track costs as much as eight changes of privacy. Without the rest for posts, twenty videos would have none."""
+    units = PoolLimits(daily=DailyQuota(1_000, PACIFIC))
+    extras = PoolLimits(daily=DailyQuota(8_000, PACIFIC), shares="youtube_api", leaves=150)
+    track = scope("youtube", ("POST", "https://www.googleapis.com/upload/youtube/v3/captions"))
+    picture = scope("youtube", ("POST", "https://www.googleapis.com/upload/youtube/v3/thumbnails/set"))
+    tracks = scope("youtube", ("GET", "https://www.googleapis.com/youtube/v3/captions"))
+    flip = scope("youtube", ("PUT", "https://www.googleapis.com/youtube/v3/videos"))
+    assert {each.pool for each in (track, picture, tracks)} == {"youtube_extras"}
+    assert {each.integration for each in (track, picture, tracks)} == {"youtube_extras"}  # their outage stops no post
+    async with limits(youtube_api=units, youtube_extras=extras) as opened:
+        await call(opened, track)
+        await call(opened, track)
+        await call(opened, picture)
+        for refused in (track, picture, tracks):
+            with pytest.raises(PoolFull, match="youtube_api: the daily quota is used up"):
+                await call(opened, refused)
+        for _ in range(3):
+            await call(opened, flip)
+        with pytest.raises(PoolFull):
+            await call(opened, flip)
+
+
 def test_the_defaults_keep_the_last_units_of_youtubes_day_for_publishing() -> None:
-    reading = Pools().limits("youtube_reading")
-    assert (reading.shares, reading.leaves) == ("youtube_api", 2_000)
+    for name in ("youtube_reading", "youtube_extras"):
+        limits = Pools().limits(name)
+        assert (limits.shares, limits.leaves) == ("youtube_api", 2_000)

@@ -429,15 +429,20 @@ async def test_limits_made_from_a_url_guard_calls_and_close_cleanly(redis_url: s
             "youtube",
             "POST",
             "https://www.googleapis.com/upload/youtube/v3/thumbnails/set?videoId=1",
-            CallScope("youtube", pool="youtube_api", cost=50),
+            CallScope("youtube_extras", pool="youtube_extras", cost=50),
         ),
         (
             "youtube",
             "POST",
             "https://www.googleapis.com/upload/youtube/v3/captions?part=snippet",
-            CallScope("youtube", pool="youtube_api", cost=400),
+            CallScope("youtube_extras", pool="youtube_extras", cost=400),
         ),
-        ("youtube", "GET", "https://youtube.googleapis.com/youtube/v3/captions", CallScope("youtube", pool="youtube_api", cost=50)),
+        (
+            "youtube",
+            "GET",
+            "https://youtube.googleapis.com/youtube/v3/captions",
+            CallScope("youtube_extras", pool="youtube_extras", cost=50),
+        ),
         ("tiktok", "POST", "https://open.tiktokapis.com/v2/post/publish/video/init/", CallScope("tiktok", pool="publish_tiktok")),
         ("tiktok", "POST", "https://open.tiktokapis.com/v2/post/publish/status/fetch/", CallScope("tiktok", pool="tiktok_status")),
         (

@@ -24,7 +24,7 @@ SCOPES = (
         "finds the channel, its videos and their numbers",
         frozenset({"youtube", "youtube.force-ssl", "youtubepartner"}),
     ),
-    Scope("youtube.force-ssl", "makes an uploaded video public", frozenset({"youtube", "youtubepartner"})),
+    Scope("youtube.force-ssl", "makes an uploaded video public and adds captions", frozenset({"youtube", "youtubepartner"})),
     Scope("yt-analytics.readonly", "reads watch time", frozenset({"youtube", "youtube.readonly"})),
 )
 

@@ -59,6 +59,8 @@ PLATFORM = PlatformSpec(
         "upload_youtube": PoolLimits(slots=8, lease_seconds=60),
         # All other calls share 10,000 units per project and day: a list costs 1, videos.update and delete 50.
         "youtube_api": PoolLimits(slots=16, daily=DailyQuota(10_000, PACIFIC)),
+        # Captions and thumbnails use the shared units, too, but never the last 2,000. So they cannot stop a post.
+        "youtube_extras": PoolLimits(slots=4, daily=DailyQuota(8_000, PACIFIC), shares="youtube_api", leaves=2_000),
         # search.list has its own quota of 100 calls.
         "youtube_search": PoolLimits(slots=2, daily=DailyQuota(100, PACIFIC)),
         # Reading metrics has its own quota of 10,000 calls with 50 videos each.
@@ -75,13 +77,14 @@ PLATFORM = PlatformSpec(
         Route("POST", r"/upload/youtube/v3/videos", "publish_youtube"),
         Route("POST", r"/(token|revoke)$", "youtube_oauth"),
         # determine_quota_cost: a write costs 50 units, a read 1; captions cost more.
-        Route("POST", r"/upload/youtube/v3/captions", "youtube_api", 400),
+        Route("POST", r"/upload/youtube/v3/captions", "youtube_extras", 400, "youtube_extras"),
+        Route("POST", r"/upload/youtube/v3/thumbnails", "youtube_extras", 50, "youtube_extras"),
         Route("POST", r"/upload/", "youtube_api", 50),
         Route(None, r"/upload/", "upload_youtube"),
         Route(None, r"youtubeanalytics|/v2/reports", "youtube_analytics", integration="youtube_metrics"),
         Route("GET", r"/videos:batchGetStats", "metrics_youtube", integration="youtube_metrics"),
         Route("GET", r"/v3/search", "youtube_search"),
-        Route("GET", r"/v3/captions", "youtube_api", 50),
+        Route("GET", r"/v3/captions", "youtube_extras", 50, "youtube_extras"),
         Route("GET", r"", "youtube_api"),
         Route(None, r"", "youtube_api", 50),
     ),
