@@ -36,7 +36,7 @@ from phantoms_dagster.settings import RUNNING_FILE, Settings
 from phantoms_dagster.settings.groups import DeskSite, Metrics, Web
 from phantoms_dagster.wiring.addresses import desk_url, local_desk_url
 from phantoms_dagster.wiring.channels_text import channels_text
-from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.endpoints import Endpoints, named_by
 from phantoms_dagster.wiring.token_keys import first_key
 from phantoms_dagster.wiring.up_lock import UpLock
 
@@ -282,8 +282,8 @@ class Stack:
         return {str(platform) for channel in self._channels() for platform in channel.tokens}
 
     def _named(self) -> set[str]:
-        """Return the platforms that a channel has an account on."""
-        return {str(platform) for channel in self._channels() for platform in channel.accounts}
+        """Return the platforms that a channel has an account on, and the gateways that publish for them."""
+        return named_by(self._channels())
 
     def _embedded(self) -> EmbeddedServers | None:
         """Return the embedded servers; None when there are URLs for both."""

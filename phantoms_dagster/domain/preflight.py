@@ -55,7 +55,7 @@ class Upcoming:
 
     `stopped`: the stage before it that ended without an output, and its
     reason. `variant` and `words`: what would be posted, as approved; None before the approval. `checked`: the last check of each
-    phase, as the due time that it was for, the time of the check, and its verdict.
+    phase, as the due time that it was for, the time of the check, and its verdict. `route`: see `PostTerms.way`.
     """
 
     video_id: int
@@ -68,6 +68,7 @@ class Upcoming:
     variant: VariantOutput | None = None
     words: PostWords | None = None
     checked: Mapping[str, tuple[datetime, datetime, Verdict]] = field(default_factory=dict)
+    route: str = ""
 
 
 def phase_to_check(post: Upcoming, now: datetime) -> str | None:

@@ -2,7 +2,8 @@
 
 A platform's module `adapters` has the function `publisher(tools)` and, if the platform supports them, `metrics(tools)`,
 `identity(tools)`, `grants(tools)`, `oauth(tools)`, `late_ids(tools)`, `extras(tools)`, `post_reader(tools)`,
-`post_remover(tools)` and `preflight(tools)`. Each returns an implementation of its port and sends nothing.
+`post_remover(tools)` and `preflight(tools)`. Each returns an implementation of its port and sends nothing. `gateway(tools)` makes
+the publisher for posts whose route is `GATEWAY`; it is also an `IdentityReader`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 
 from phantoms_dagster.domain.ports import Clock, Tokens
+from phantoms_dagster.providers.tools import ServiceTools
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,7 @@ class Tools:
 
     `client` is behind the shared breakers and pools. `sandbox`: a stand-in answers at `base_url`. `setting` returns one of the
     platform's settings by its short name. `secret` returns the current value of a secret, None in the sandbox. `max_wait`: the
-    longest wait within a call, in seconds. `folder`: the data directory.
+    longest wait within a call, in seconds. `folder`: the data directory. `service` returns how to reach a provider.
     """
 
     client: httpx.AsyncClient
@@ -35,3 +37,4 @@ class Tools:
     setting: Callable[[str], Any]
     secret: Callable[[str], str | None]
     folder: Path
+    service: Callable[[str], ServiceTools]

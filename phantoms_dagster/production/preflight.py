@@ -27,6 +27,7 @@ from phantoms_dagster.domain.errors import (
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import IdentityReader, MediaStore, PreflightReader, Publisher, PublishJob
 from phantoms_dagster.domain.preflight import ASKED, PreflightCheck, Upcoming, Verdict, of_progress, phase_to_check, worst
+from phantoms_dagster.registry.channel_keys import GATEWAY
 
 # A platform that asks us to wait for longer than this has used up a quota. A shorter wait says nothing about the post.
 QUOTA_SECONDS = 3600.0
@@ -42,7 +43,10 @@ class PermissionReader(Protocol):
 
 @dataclass(frozen=True)
 class PreflightTools:
-    """What the checks read with. `quota`: checks of our own daily limits, by platform. `calls_of`: counts calls for an account."""
+    """What the checks read with. `quota`: checks of our own daily limits, by platform. `calls_of`: counts calls for an account.
+
+    `gateways`: the readers of owners for accounts whose posts go through a gateway.
+    """
 
     identities: Mapping[Platform, IdentityReader]
     permissions: Mapping[Platform, PermissionReader]
@@ -51,6 +55,7 @@ class PreflightTools:
     media: MediaStore
     calls_of: Callable[[str], AbstractContextManager[None]]
     quota: Mapping[Platform, PreflightCheck] = field(default_factory=dict)
+    gateways: Mapping[Platform, IdentityReader] = field(default_factory=dict)
 
 
 class PreflightStore(Protocol):
@@ -84,16 +89,16 @@ class PreflightRound:
 
 async def preflight_round(store: PreflightStore, tools: PreflightTools, now: datetime, *, key: str | None = None) -> PreflightRound:
     """Check the posts that must be checked now. With `key`, check that video's posts, whenever they are due."""
-    due: defaultdict[tuple[Platform, str | None], list[tuple[Upcoming, str]]] = defaultdict(list)
+    due: defaultdict[tuple[Platform, str | None, str], list[tuple[Upcoming, str]]] = defaultdict(list)
     for post in store.upcoming(now, key):
         phase = phase_to_check(post, now) if key is None else ASKED
         if phase is not None:
-            due[post.platform, post.account].append((post, phase))
+            due[post.platform, post.account, post.route].append((post, phase))
     done = PreflightRound()
-    for (platform, account), posts in due.items():
+    for (platform, account, route), posts in due.items():
         checks: list[PreflightCheck] = []
         if account is not None:
-            checks = await check_account(tools, platform, account)
+            checks = await check_account(tools, platform, account, route)
             store.save_account(platform, account, checks)
             done.accounts[f"{platform}:{account}"] = checks
         for post, phase in posts:
@@ -103,11 +108,14 @@ async def preflight_round(store: PreflightStore, tools: PreflightTools, now: dat
     return done
 
 
-async def check_account(tools: PreflightTools, platform: Platform, account: str) -> list[PreflightCheck]:
-    """Token, permissions, our daily quota, and what the platform itself can say about the account."""
+async def check_account(tools: PreflightTools, platform: Platform, account: str, route: str = "") -> list[PreflightCheck]:
+    """Token, permissions, our daily quota, and what the platform itself can say about the account.
+
+    `route`: the one of the account's posts. A gateway is asked in place of the platform, which has given us no token.
+    """
     with tools.calls_of(account):
-        found = await _token(tools, platform, account)
-        if worst(found) == "ok":
+        found = await _token(tools.gateways if route == GATEWAY else tools.identities, platform, account)
+        if worst(found) == "ok" and route != GATEWAY:
             found += await _asked("permissions", platform, account, lambda: _permissions(tools, platform, account))
             if platform in tools.readers:
                 found += await _asked("account", platform, account, lambda: tools.readers[platform].checks(account, None))
@@ -141,25 +149,25 @@ async def check_post(tools: PreflightTools, post: Upcoming, phase: str | None) -
                 made_for_kids=words.made_for_kids,
                 privacy=words.privacy,
                 terms=words.terms,
-                route=words.terms.way() if words.terms is not None else "",
+                route=post.route,
             )
             async with tools.publishers[post.platform].verbs(job) as verbs:
                 verbs.check()
         except PhantomsError as error:
             return [*found, _failed("file and words", error, post.platform, post.account)]
         found.append(PreflightCheck("file and words", "ok", f"within the rules of {post.platform.title}"))
-        if post.platform in tools.readers:
+        if post.platform in tools.readers and post.route != GATEWAY:
             reader = tools.readers[post.platform]
             found += await _asked("account", post.platform, post.account, lambda: reader.checks(str(post.account), job))
     return found
 
 
-async def _token(tools: PreflightTools, platform: Platform, account: str) -> list[PreflightCheck]:
-    if platform not in tools.identities:
+async def _token(owners: Mapping[Platform, IdentityReader], platform: Platform, account: str) -> list[PreflightCheck]:
+    if platform not in owners:
         return []
 
     async def look() -> list[PreflightCheck]:
-        owner = await tools.identities[platform].read(account)
+        owner = await owners[platform].read(account)
         return [PreflightCheck("token", "ok", f"it belongs to {owner.label} ({owner.subject})")]
 
     return await _asked("token", platform, account, look)

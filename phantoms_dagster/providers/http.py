@@ -73,7 +73,8 @@ async def send(
     while waiting would leave calls in doubt that were never made. An exception from it stops the request.
     """
     if before is not None and getattr(client, "awaits_before", False):
-        request["extensions"] = {"phantoms": {"before": before}}
+        given = request.get("extensions", {})
+        request["extensions"] = {**given, "phantoms": {**given.get("phantoms", {}), "before": before}}
     elif before is not None:
         await before()
     try:

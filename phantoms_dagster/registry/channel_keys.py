@@ -12,6 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+# The route of posts that another service publishes for us. Each platform's record names that service.
+GATEWAY = "gateway"
+
 
 @dataclass(frozen=True)
 class TagLimits:
@@ -63,6 +66,10 @@ class ChannelKey(BaseModel):
     def audience(self) -> str | None:
         """Who may see the posts, in the platform's own terms. None: the default of the settings or of the platform."""
         return None
+
+    def way(self) -> str:
+        """The route of the channel's posts, if the platform has several. Empty: the usual one."""
+        return ""
 
     def terms(self) -> PostTerms | None:
         """What a post declares, an instance of `ChannelKeySpec.terms`. None: nothing."""

@@ -32,7 +32,7 @@ NAME = re.compile(r"[a-z][a-z0-9]{1,29}")
 # Names that providers, breakers, kinds of stage, fields and the sandbox's own pages use.
 RESERVED = frozenset(
     {
-        *("openai", "hibari", "shotstack", "local", "media", "sandbox"),
+        *("openai", "hibari", "shotstack", "uploadpost", "local", "media", "sandbox"),
         *("script", "voiceover", "render", "approval", "variant", "post", "make"),
         # Fields of a channel and of a post's words. A platform's own field is next to them and has the platform's name.
         *("name", "title", "language", "voice", "accounts", "tokens", "hashtags", "timezone", "palette", "reviewers"),

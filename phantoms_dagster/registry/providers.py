@@ -1,9 +1,9 @@
-"""The providers, which write scripts, speak them or render videos. Each has one record, its `ProviderSpec`.
+"""The providers, which write scripts, speak them, render videos or publish them. Each has one record, its `ProviderSpec`.
 
 Each `ProviderKind` below lists the providers of this package, by the names of their folders in `providers`. Other packages register
 theirs through the entry-point groups `phantoms.writers`, `phantoms.voices` and `phantoms.renderers`; each entry point names a
 `ProviderSpec`. A provider that does several kinds of work registers the same record in several groups. All records are read once,
-when this module is imported.
+when this module is imported. Gateways, which publish for us, are not chosen by a setting: a channel chooses the route of its posts.
 
 This module imports only records. `wiring` imports the code that sends requests, by the module names in the record.
 """
@@ -51,10 +51,11 @@ WRITERS = ProviderKind("writer", "phantoms.writers", "script", ("openai",))
 VOICES = ProviderKind("voice", "phantoms.voices", "voiceover", ("hibari",))
 RENDERERS = ProviderKind("renderer", "phantoms.renderers", "rendered_video", ("shotstack", "local"), auto=True)
 KINDS = (WRITERS, VOICES, RENDERERS)
+GATEWAYS = ProviderKind("gateway", "phantoms.gateways", "post", ("uploadpost",))
 
 _PROVIDERS: dict[str, ProviderSpec] = {}
 PROVIDERS: Mapping[str, ProviderSpec] = MappingProxyType(_PROVIDERS)
-_OURS = frozenset(name for kind in KINDS for name in kind.built_in)
+_OURS = frozenset(name for kind in (*KINDS, GATEWAYS) for name in kind.built_in)
 
 
 def register(kind: ProviderKind, spec: ProviderSpec) -> None:
@@ -90,7 +91,7 @@ def stages_of(provider: str) -> frozenset[str]:
 
 
 def _register_all() -> None:
-    for kind in KINDS:
+    for kind in (*KINDS, GATEWAYS):
         for name in kind.built_in:
             register(kind, import_module(f"phantoms_dagster.providers.{name}.spec").PROVIDER)
     for kind in KINDS:

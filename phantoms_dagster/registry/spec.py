@@ -129,8 +129,9 @@ class PlatformSpec(IntegrationSpec):
     `redirect_uri`. `sign_in`: what a person does instead if it has no OAuth.
     `settings`: a remote platform has at least `token` and `base_url`. `channel_key`: its own key of a channel. `usual`: it is
     offered, and its stand-in runs, even before a channel names it. `late_ids`: it may publish a post before it assigns the public
-    id; the rule tells which posts lack it. `post_forms`: how people name a post of it. `roomy`: settings of its stand-in with which
-    a demonstration can post more than the real platform allows.
+    id; the rule tells which posts lack it. `gateway`: the provider that publishes the posts whose route is `GATEWAY`. `post_forms`:
+    how people name a post of it. `roomy`: settings of its stand-in with which a demonstration can post more than the real platform
+    allows.
     """
 
     words: WordRules
@@ -140,6 +141,7 @@ class PlatformSpec(IntegrationSpec):
     oauth: bool = False
     sign_in: str = "its documentation says where its accounts' tokens come from; channels.yaml names them"
     late_ids: LateIdRule | None = None
+    gateway: str | None = None
     post_forms: tuple[PostForm, ...] = ()
     roomy: Mapping[str, int] = field(default_factory=dict)
     look: Appearance = Appearance()

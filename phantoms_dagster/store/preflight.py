@@ -170,6 +170,8 @@ def _upcoming(row: RowMapping, opening: Callable[[Channel, datetime], datetime],
     approval = None if row["approval"] is None else output_of(key, "approval", row["approval"])
     assert variant is None or isinstance(variant, VariantOutput)
     assert approval is None or isinstance(approval, ApprovalOutput)
+    words, key_of = _words(variant, approval), channel.key_of(platform)
+    route = words.terms.way() if words is not None and words.terms is not None else key_of.way() if key_of is not None else ""
     return Upcoming(
         video_id=row["video_id"],
         key=key,
@@ -179,7 +181,8 @@ def _upcoming(row: RowMapping, opening: Callable[[Channel, datetime], datetime],
         approved=approval is not None,
         stopped=row["stopped"] or "",
         variant=variant,
-        words=_words(variant, approval),
+        words=words,
+        route=route,
         checked={phase: _checked(*values) for phase, values in (row["checked"] or {}).items()},
     )
 

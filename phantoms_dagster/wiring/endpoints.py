@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from phantoms_dagster.domain.accounts import connect_command
 from phantoms_dagster.domain.errors import InvalidInput, Permanent
-from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY
 from phantoms_dagster.registry import integrations as registered
+from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.registry.provider_spec import ProviderSpec
-from phantoms_dagster.registry.providers import KINDS, RENDERERS, VOICES, WRITERS, ProviderKind
+from phantoms_dagster.registry.providers import GATEWAYS, KINDS, RENDERERS, VOICES, WRITERS, ProviderKind
 from phantoms_dagster.registry.spec import IntegrationSpec
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.settings.leaves import leaves
@@ -41,6 +42,20 @@ def _key_setting(integration: str) -> str | None:
     spec = spec_of(integration)
     name = spec.key if isinstance(spec, ProviderSpec) else "token"
     return f"{integration}_{name}" if spec.remote and name is not None else None
+
+
+def gateway_of(platform: Platform) -> str:
+    """The provider that publishes for accounts of the platform whose route is the gateway."""
+    assert platform.spec.gateway is not None, "such a route is refused in channels.yaml"
+    return platform.spec.gateway
+
+
+def named_by(channels: Iterable[Channel]) -> set[str]:
+    """The platforms that channels post on, and the gateways that publish for them."""
+    pairs = [(channel, platform) for channel in channels for platform in channel.accounts]
+    keys = [(channel.key_of(platform), platform) for channel, platform in pairs]
+    gateways = {gateway_of(platform) for key, platform in keys if key is not None and key.way() == GATEWAY}
+    return {*(str(platform) for _, platform in pairs), *gateways}
 
 
 def wanted_privacy(settings: Settings) -> dict[Platform, str]:
@@ -69,7 +84,7 @@ class Endpoints:
     ) -> None:
         """`connected` returns the platforms on which an account has its own token; it is called when that is first needed.
 
-        `named` returns the platforms that channels name.
+        `named` returns the platforms that channels name, and the gateways that publish for them.
         """
         self._named = named
         self._settings = settings
@@ -167,9 +182,11 @@ class Endpoints:
         return [name for name in INTEGRATIONS if self.used(name) and spec_of(name).sandbox is not None and self.sandboxed(name)]
 
     def used(self, integration: str) -> bool:
-        """Whether a provider is chosen, or a platform is usual or named by a channel."""
+        """Whether a provider is chosen, a gateway or a platform is named by a channel, or a platform is usual."""
         if integration in Platform:
             return Platform(integration).spec.usual or integration in self._named()
+        if integration in GATEWAYS.specs:
+            return integration in self._named()
         return any(self.chosen(kind) == integration for kind in KINDS)
 
     def base_url(self, integration: str) -> str:

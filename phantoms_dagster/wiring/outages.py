@@ -27,6 +27,10 @@ _OF_INTEGRATION = {
         for name, spec in PROVIDERS.items()
         for breaker in (name, *(route.integration for route in spec.routes if route.integration is not None))
     },
+    **{
+        gateway: frozenset(f"{p}/post" for p in Platform if p.spec.gateway == gateway)
+        for gateway in {p.spec.gateway for p in Platform if p.spec.gateway}
+    },
     **{str(p): frozenset(name for name, s in STAGES.items() if s.kind == "post" and s.platform is p) for p in Platform},
 }
 

@@ -58,7 +58,7 @@ from phantoms_dagster.wiring import logs
 from phantoms_dagster.wiring.account_adapters import AccountExtras, AccountLateIds, AccountMetricsReader, AccountPublisher
 from phantoms_dagster.wiring.clients import guarded_clients
 from phantoms_dagster.wiring.clock import SystemClock
-from phantoms_dagster.wiring.endpoints import Endpoints, wanted_privacy
+from phantoms_dagster.wiring.endpoints import Endpoints, gateway_of, wanted_privacy
 from phantoms_dagster.wiring.limits import limits_of
 from phantoms_dagster.wiring.media_gate import GatedUseCase, MediaGate, media_gate
 from phantoms_dagster.wiring.object_store_guard import guarded_media
@@ -66,7 +66,7 @@ from phantoms_dagster.wiring.platforms import LazyAdapters, Toolbox, can, oauth_
 from phantoms_dagster.wiring.pool_limits import post_limits
 from phantoms_dagster.wiring.providers import Providers, adapters
 from phantoms_dagster.wiring.token_keys import vault
-from phantoms_dagster.wiring.tokens import AccountTokens
+from phantoms_dagster.wiring.tokens import AccountTokens, KeyTokens
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,7 @@ class _Parts:
         publishing = _Lazy(
             lambda: Publish(
                 publishers=self._publishers(),
+                gateways=self._gateways(),
                 media=media,
                 ledgers=ledgers,
                 times=PostgresPostTimes(database, limits=post_limits(s), clock=self.clock),
@@ -231,6 +232,22 @@ class _Parts:
             return AccountPublisher(cast(Publisher, self.toolbox.make(platform, "publisher")), gate)
 
         return LazyAdapters(make, tuple(Platform))
+
+    def _gateways(self) -> Mapping[Platform, Publisher]:
+        """The publishers for posts whose route is the gateway. Their key is checked as the token of an account is."""
+        e = self.endpoints
+
+        def make(platform: Platform) -> Publisher:
+            publisher, gateway = self.toolbox.make(platform, "gateway"), gateway_of(platform)
+            gate = AccountGate(
+                store=self.accounts,
+                tokens=KeyTokens(gateway, e),
+                readers={platform: cast(IdentityReader, publisher)},
+                sandboxed=lambda _: e.sandboxed(gateway),
+            )
+            return AccountPublisher(cast(Publisher, publisher), gate)
+
+        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "gateway")))
 
     def _account_gate(self) -> AccountGate:
         e = self.endpoints
@@ -283,6 +300,7 @@ class _Parts:
             publishers=all_of("publisher"),
             media=self.media,
             calls_of=calling_for,
+            gateways=all_of("gateway"),
         )
 
     def identities(self) -> Mapping[Platform, IdentityReader]:

@@ -17,6 +17,7 @@ from phantoms_dagster.platforms.scopes import Scope
 from phantoms_dagster.platforms.tools import Tools
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.providers import service_tools
 
 T = TypeVar("T")
 
@@ -69,6 +70,7 @@ class Toolbox:
             setting=lambda setting: getattr(self._settings.platform(name), setting),
             secret=lambda setting: endpoints.secret_of(name, setting),
             folder=self._settings.paths.home.expanduser().absolute(),
+            service=lambda provider: service_tools(self._settings, endpoints, provider, self._clients[provider], self._clock),
         )
 
     def make(self, platform: Platform, what: str) -> object:

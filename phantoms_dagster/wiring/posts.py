@@ -13,10 +13,12 @@ from phantoms_dagster.domain.reconciliation import post_reference
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.production.reconciliation import ClaimedPost, check_claim
 from phantoms_dagster.production.takedown import check_deleted, take_down
+from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.post_changes import PostChanges
 from phantoms_dagster.store.posts import LedgerPost, Posts
 from phantoms_dagster.store.reconciliation import Reconciliation, SeenPost
+from phantoms_dagster.wiring.endpoints import gateway_of
 from phantoms_dagster.wiring.pipeline import Pipeline, open_pipeline
 from phantoms_dagster.wiring.platforms import can
 from phantoms_dagster.wiring.services import Services
@@ -116,7 +118,8 @@ class Takedowns:
 
 def check_place(services: Services, post: LedgerPost) -> None:
     """Raise InvalidInput when a post of the sandbox would be looked for at the real platform, or the other way round."""
-    if post.platform.spec.remote and post.sandbox != services.endpoints.sandboxed(str(post.platform)):
+    behind = gateway_of(post.platform) if post.route == GATEWAY else str(post.platform)
+    if post.platform.spec.remote and post.sandbox != services.endpoints.sandboxed(behind):
         place = "the sandbox" if post.sandbox else f"the real {post.platform.title}"
         raise InvalidInput(f"the post of {post.key} is in {place}, which answers no calls now; see `phantoms settings sandbox`")
 

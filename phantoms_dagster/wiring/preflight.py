@@ -40,9 +40,11 @@ def check_now(services: Services, key: str) -> PreflightRound:
 def check_account_now(services: Services, platform: Platform, account: str) -> list[PreflightCheck]:
     """Check an account now, and save the result. Not to be called on an event loop."""
 
+    route = services.routes().get((platform, account), "")
+
     async def work(pipeline: Pipeline) -> list[PreflightCheck]:
         tools: PreflightTools = replace(pipeline.preflight, quota=await _quotas(services.settings))
-        return await check_account(tools, platform, account)
+        return await check_account(tools, platform, account, route)
 
     checks = with_pipeline(services, work)
     preflights(services).save_account(platform, account, checks)

@@ -14,7 +14,7 @@ from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.production.token_refresh import TokenRefresher
-from phantoms_dagster.wiring.endpoints import Endpoints, current_secret
+from phantoms_dagster.wiring.endpoints import Endpoints, current_secret, variable_of_key
 
 PLACES_HOLD_SECONDS = 30.0
 
@@ -58,6 +58,26 @@ class AccountTokens:
         if self._places is None or time.monotonic() - self._places[0] > PLACES_HOLD_SECONDS:
             self._places = (time.monotonic(), await self._ask())
         return self._places[1].get((str(platform), account))
+
+
+class KeyTokens:
+    """Implements `ports.Tokens` with the key of a gateway, which is the same for all accounts."""
+
+    def __init__(self, gateway: str, endpoints: Endpoints) -> None:
+        self._gateway = gateway
+        self._endpoints = endpoints
+
+    async def token(self, platform: Platform, account: str) -> str:
+        """See the port."""
+        if found := self._endpoints.key(self._gateway):
+            return found
+        message = f"{platform.title} account {account} cannot post: {variable_of_key(self._gateway)} is not set"
+        raise Permanent(message, provider=self._gateway, code="not_connected")
+
+    async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
+        """See the port. The file of the key may have another one by now."""
+        current = await self.token(platform, account)
+        return current if current != refused else None
 
 
 def read(platform: Platform, account: str, place: str) -> str:

@@ -30,7 +30,7 @@ from phantoms_dagster.production.publication import publish
 from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.sandbox.core import Fault, Sandbox
 from phantoms_dagster.sandbox.tiktok import state as tiktok_state
-from phantoms_dagster_tests.contract import paid_world, test_instagram, test_youtube, tiktok_world
+from phantoms_dagster_tests.contract import paid_world, test_instagram, test_youtube, tiktok_world, uploadpost_world
 from phantoms_dagster_tests.contract.publishing_kit import (
     MOMENTS,
     FakeJournal,
@@ -137,6 +137,13 @@ def tiktok_inbox_in_one_chunk(folder: Path) -> AbstractAsyncContextManager[Posti
 
 
 @asynccontextmanager
+async def tiktok_gateway(folder: Path, lag: float = 1.0, **config: Any) -> AsyncIterator[Posting]:
+    async with uploadpost_world.a_world(folder) as w:
+        w.sandbox.config |= {"uploadpost.daily_posts": None, "uploadpost.status_lag_seconds": lag, **config}
+        yield Posting(w.sandbox, w.transport, w.clock, w.publisher, w.job(), lambda: None)
+
+
+@asynccontextmanager
 async def instagram(folder: Path) -> AsyncIterator[Posting]:
     async with test_instagram.standing() as stand:
         stand.sandbox.config["instagram.quota_total"] = 1_000
@@ -158,6 +165,8 @@ PLATFORMS: dict[str, tuple[Opened, int, int]] = {
     "tiktok in one chunk": (tiktok_in_one_chunk, 4, 4),
     "tiktok inbox": (tiktok_inbox, 6, 7),
     "tiktok inbox in one chunk": (tiktok_inbox_in_one_chunk, 4, 5),
+    "tiktok gateway": (tiktok_gateway, 4, 4),
+    "tiktok gateway that lags": (partial(tiktok_gateway, lag=45.0), 8, 4),
     "instagram": (instagram, 7, 7),
 }
 RENDERERS: dict[str, tuple[Opened, int, int]] = {
@@ -174,6 +183,7 @@ ROUTES = {
     "youtube": ("youtube.open", "youtube.upload", "youtube.list", "youtube.update"),
     "tiktok": ("tiktok.creator_info", "tiktok.init", "tiktok.upload", "tiktok.status"),
     "tiktok inbox": ("tiktok.inbox_init", "tiktok.upload", "tiktok.status"),
+    "tiktok gateway": ("uploadpost.settings", "uploadpost.upload", "uploadpost.status"),
     "instagram": (
         "instagram.quota",
         "instagram.create",
@@ -294,6 +304,8 @@ DECISIVE: dict[str, Callable[[Any], bool]] = {
     "tiktok in one chunk": lambda request: request.method == "PUT" and _is_last(request),
     "tiktok inbox": lambda request: request.method == "PUT" and _is_last(request),
     "tiktok inbox in one chunk": lambda request: request.method == "PUT" and _is_last(request),
+    "tiktok gateway": lambda request: request.url.path.endswith("/upload"),
+    "tiktok gateway that lags": lambda request: request.url.path.endswith("/upload"),
     "instagram": lambda request: request.url.path.endswith("/media_publish"),
     "shotstack": paid_world.bills,
     "shotstack that finds": paid_world.bills,
@@ -334,6 +346,8 @@ class Watch:
 def decisive_route(name: str) -> str:
     if name in WORLDS:
         return str(WORLDS[name].COMMITS)
+    if name.startswith("tiktok gateway"):
+        return "uploadpost.upload"
     service = name.split(maxsplit=1)[0]
     routes = {"youtube": "update", "tiktok": "upload", "instagram": "publish", "shotstack": "render"}
     return f"{service}.{routes[service]}"

@@ -23,7 +23,7 @@ from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.tiktok.api import ERRORS, PublishStatus, error_for, same_video
 from phantoms_dagster.platforms.tiktok.chunks import next_step, plan_chunks
-from phantoms_dagster.platforms.tiktok.publisher import utf16_units
+from phantoms_dagster.platforms.tiktok.requests import utf16_units
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster_tests.contract.tiktok_world import (
     MB,

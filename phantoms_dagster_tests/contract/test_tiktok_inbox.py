@@ -13,7 +13,7 @@ from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected, Throttle
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.platforms.tiktok.chunks import plan_chunks
-from phantoms_dagster.platforms.tiktok.publisher import source_info
+from phantoms_dagster.platforms.tiktok.requests import source_info
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster_tests.contract.publishing_kit import FakeJournal, MortalTransport
 from phantoms_dagster_tests.contract.tiktok_world import World, a_world

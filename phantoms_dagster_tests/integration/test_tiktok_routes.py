@@ -12,22 +12,39 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from phantoms_dagster.domain.claims import AttemptOutcome, Claim, StageTask
-from phantoms_dagster.domain.errors import NotYet, StaleClaim
-from phantoms_dagster.domain.models import Channel, Platform, PostingHours
+from phantoms_dagster.domain.errors import NotYet, StaleClaim, Unknown
+from phantoms_dagster.domain.models import (
+    Channel,
+    Platform,
+    PostingHours,
+    PostWords,
+    RenderedVideoOutput,
+    content_hash,
+)
 from phantoms_dagster.domain.stages import PostState, StageState
+from phantoms_dagster.platforms.tiktok.api import error_for
 from phantoms_dagster.platforms.tiktok.choices import TikTokChoices
+from phantoms_dagster.platforms.tiktok.gateway import fields
+from phantoms_dagster.platforms.tiktok.handover import waiting_for_creator
 from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
+from phantoms_dagster.platforms.tiktok.requests import check_job
 from phantoms_dagster.production.stages.post import Publish
-from phantoms_dagster.sandbox.core import Sandbox, application
+from phantoms_dagster.providers.tools import ServiceTools
+from phantoms_dagster.providers.uploadpost.publisher import GatewayRules, UploadPostPublisher
+from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.tiktok.routes import routes
+from phantoms_dagster.sandbox.uploadpost.routes import routes as gateway_routes
+from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.attention import AttentionBoard
 from phantoms_dagster.store.audit import AuditLog
 from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.post_times import PostgresPostTimes
+from phantoms_dagster.store.results.readings import Results
+from phantoms_dagster.wiring.endpoints import Endpoints, named_by
 from phantoms_dagster_tests.integration.publishing_world import FakeTokens, Studio, open_studio
-from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, media_file, open_world
+from phantoms_dagster_tests.integration.stage_world import CHANNEL, SCRIPT, World, media_file, open_world
 from phantoms_dagster_tests.integration.test_reconciliation import posts
 
 TIKTOK = Platform("tiktok")
@@ -48,8 +65,26 @@ class TikTokStudio:
         self.ledgers = PostgresLedgers(studio.world.async_engine)
         publisher = TikTokPublisher(client=studio.client, base_url=base_url, tokens=FakeTokens(), clock=studio.clock, sandbox=True)
         times = PostgresPostTimes(studio.world.async_engine, limits={}, clock=studio.clock)
+        self.key = "sandbox-key"
+        origin = base_url.removesuffix("/tiktok")
+        service = ServiceTools(
+            client=studio.client,
+            base_url=f"{origin}/uploadpost/api",
+            key=lambda: self.key,
+            clock=studio.clock,
+            sandbox=True,
+            setting=lambda name: None,
+            secret=lambda name: None,
+        )
+        rules = GatewayRules(check_job, fields, error_for, waiting_for_creator, lambda url: url.rpartition("/")[2])
+        self.gateway = UploadPostPublisher(TIKTOK, rules, service, max_wait=60.0)
         self.publish = Publish(
-            publishers={TIKTOK: publisher}, media=studio.store, ledgers=self.ledgers, times=times, clock=studio.clock
+            gateways={TIKTOK: self.gateway},
+            publishers={TIKTOK: publisher},
+            media=studio.store,
+            ledgers=self.ledgers,
+            times=times,
+            clock=studio.clock,
         )
 
     async def ready(self, channel: Channel) -> str:
@@ -81,7 +116,10 @@ async def world(database_url: str) -> AsyncIterator[World]:
 async def tiktok(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> AsyncIterator[TikTokStudio]:
     sandbox = Sandbox(seed=1)
     sandbox.config["tiktok.check_media"] = False
-    async with open_studio(world, tmp_path) as studio, TestServer(application(sandbox, [routes(sandbox)])) as server:
+    async with (
+        open_studio(world, tmp_path) as studio,
+        TestServer(application(sandbox, [routes(sandbox), gateway_routes(sandbox)])) as server,
+    ):
         studio.clock.sandbox = sandbox
         monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path))
         monkeypatch.setenv("PHANTOMS_DATABASE_URL", world.url)
@@ -227,3 +265,74 @@ async def test_a_post_that_has_begun_keeps_its_route_whatever_is_chosen_later(ti
     tiktok.world.write_post("UPDATE phantoms.posts SET state = 'opened', handle = jsonb_build_object('publish_id', 'x')")
     journal = await tiktok.ledgers.post(claim, **words, route=other)
     assert journal.record.route == kept
+
+
+# --- the gateway -----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_approved_post_goes_through_the_gateway_with_what_was_approved(tiktok: TikTokStudio) -> None:
+    key = await tiktok.ready(drafting("gateway"))
+    done = await tiktok.post(key)
+    [entry] = tiktok.sandbox.ledger
+    row = tiktok.row()
+    assert (row["state"], row["route"], row["remote_id"]) == ("confirmed", "gateway", entry["remote_id"])
+    assert (entry["privacy"], entry["is_aigc"], entry["account"]) == ("SELF_ONLY", True, "ocean")
+    assert done.provider == "uploadpost"
+    assert tiktok.sandbox.calls.get("tiktok.init", 0) == 0
+
+
+async def test_a_post_that_the_gateway_has_is_not_sent_again_when_the_channel_posts_directly_now(tiktok: TikTokStudio) -> None:
+    key = await tiktok.ready(drafting("gateway"))
+    tiktok.sandbox.faults.append(Fault("uploadpost.upload", kind="drop_after", times=1))
+    with pytest.raises(Unknown):
+        await tiktok.post(key)
+    direct = TikTokChoices.model_validate({"privacy": "SELF_ONLY"}).terms()
+    approval = tiktok.world.rows("SELECT output FROM phantoms.stages WHERE stage = 'approval'")[0]["output"]
+    words = [PostWords.model_validate(one) for one in approval["words"]]
+    changed = [word.model_copy(update={"tiktok": direct}) for word in words]
+    video = RenderedVideoOutput.model_validate(
+        tiktok.world.rows("SELECT output FROM phantoms.stages WHERE stage = 'rendered_video'")[0]["output"]
+    ).video
+    content = content_hash(SCRIPT, video, changed)
+    approval |= {"words": [word.model_dump(mode="json") for word in changed], "content_sha256": content}
+    tiktok.world.write("UPDATE phantoms.stages SET output = CAST(:o AS jsonb) WHERE stage = 'approval'", o=json.dumps(approval))
+    tiktok.world.write(
+        "UPDATE phantoms.stages SET output = output || jsonb_build_object('content_sha256', CAST(:c AS text))"
+        " WHERE stage = 'tiktok/variant'",
+        c=content,
+    )
+    tiktok.sandbox.advance(5)
+    await tiktok.post(key, "later")
+    assert tiktok.row()["route"] == "gateway"
+    assert len(tiktok.sandbox.ledger) == 1
+    assert tiktok.sandbox.calls.get("tiktok.init", 0) == 0
+
+
+async def test_only_one_post_of_an_account_is_open_whatever_its_route(tiktok: TikTokStudio) -> None:
+    first, second = await tiktok.ready(drafting("gateway")), await tiktok.ready(drafting("inbox"))
+    _, claim = await tiktok.claim(first, "first")
+    words: dict[str, Any] = {"account": "ocean", "marker": "m", "video": media_file("v"), "caption": "", "sandbox": True}
+    journal = await tiktok.ledgers.post(claim, **words, route="gateway")
+    await journal.save(PostState.OPENED, handle={"request_id": "x"})
+    _, other = await tiktok.world.claimed("tiktok/post", second, owner="second")
+    journal = await tiktok.ledgers.post(other, **words, route="inbox")
+    with pytest.raises(NotYet, match=f"{first} is being published on tiktok:ocean"):
+        await journal.save(PostState.OPENED, handle={"publish_id": "y"})
+
+
+def test_the_sandbox_answers_for_a_gateway_that_a_channel_uses_and_only_then() -> None:
+    settings = Settings()
+    for named, used in ((set(), False), (named_by([drafting("gateway")]), True), (named_by([drafting("inbox")]), False)):
+        endpoints = Endpoints(settings, named=lambda named=named: named)  # type: ignore[misc]
+        assert ("uploadpost" in endpoints.sandbox_needed) is used
+    real = Endpoints(Settings(providers={"uploadpost": {"api_key": "a-key-of-ours"}}), named=lambda: {"uploadpost"})
+    assert not real.sandboxed("uploadpost")
+    assert real.key("uploadpost") == "a-key-of-ours"
+
+
+async def test_numbers_of_gateway_posts_are_read_only_if_the_account_is_connected_too(tiktok: TikTokStudio) -> None:
+    await tiktok.post(await tiktok.ready(drafting("gateway")))
+    tiktok.world.write("UPDATE phantoms.posts SET published_at = clock_timestamp() - interval '2 hours'")
+    assert Results(tiktok.world.engine).due(sandboxed=None) == []
+    tiktok.world.write("UPDATE phantoms.accounts SET token_ref = 'env:TOKEN' WHERE platform = 'tiktok' AND name = 'ocean'")
+    assert len(Results(tiktok.world.engine).due(sandboxed=None)) == 1

@@ -49,7 +49,7 @@ def test_a_url_without_a_scheme_is_left_for_its_reader_to_refuse() -> None:
 def test_secrets_print_as_stars() -> None:
     secret = "5ecr3t"
     fields = {name: secret for name in leaves(Settings) if name.endswith(("_api_key", "_token", "database_url", "redis_url"))}
-    assert len(fields) == 5 + sum(name.endswith("token") for spec in SPECS.values() for name in spec.settings)
+    assert len(fields) == 6 + sum(name.endswith("token") for spec in SPECS.values() for name in spec.settings)
     settings = Settings(**grouped(fields))
     assert secret not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.platforms.oauth import App
+from phantoms_dagster.platforms.tiktok import gateway as through_gateway
 from phantoms_dagster.platforms.tiktok.grants import SCOPES, TikTokGrants
 from phantoms_dagster.platforms.tiktok.identity import TikTokIdentity
 from phantoms_dagster.platforms.tiktok.late import TikTokLateIds
@@ -13,8 +14,9 @@ from phantoms_dagster.platforms.tiktok.posts import TikTokPostReader
 from phantoms_dagster.platforms.tiktok.preflight import TikTokPreflight
 from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
 from phantoms_dagster.platforms.tools import Tools
+from phantoms_dagster.providers.uploadpost.publisher import UploadPostPublisher
 
-__all__ = ["SCOPES", "grants", "identity", "late_ids", "metrics", "oauth", "post_reader", "preflight", "publisher"]
+__all__ = ["SCOPES", "gateway", "grants", "identity", "late_ids", "metrics", "oauth", "post_reader", "preflight", "publisher"]
 
 
 def publisher(tools: Tools) -> TikTokPublisher:
@@ -27,6 +29,11 @@ def publisher(tools: Tools) -> TikTokPublisher:
         sandbox=tools.sandbox,
         max_wait=tools.max_wait,
     )
+
+
+def gateway(tools: Tools) -> UploadPostPublisher:
+    """See `platforms.tools`."""
+    return through_gateway.publisher(tools)
 
 
 def metrics(tools: Tools) -> TikTokMetricsReader:

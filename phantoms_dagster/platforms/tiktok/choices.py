@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from phantoms_dagster.platforms.tiktok.routes import CREATORS_CHOICE, DIRECT, INBOX, Route
-from phantoms_dagster.registry.channel_keys import ChannelKey, ChannelKeySpec, PostTerms, RequiredKey
+from phantoms_dagster.registry.channel_keys import GATEWAY, ChannelKey, ChannelKeySpec, PostTerms, RequiredKey
 
 NO_PRIVACY = (
     "say who may see its TikTok posts: PUBLIC_TO_EVERYONE, FOLLOWER_OF_CREATOR, MUTUAL_FOLLOW_FRIENDS or SELF_ONLY, for TikTok "
@@ -24,7 +24,8 @@ TIKTOK_DECLARATION = "2026-09"  # the guidelines' wording of that month
 class TikTokChoices(ChannelKey):
     """How the channel's posts get onto TikTok, and the choices that its content sharing guidelines require a person to make.
 
-    `route`: `direct` publishes; `inbox` puts a draft into the creator's inbox, who makes all these choices in the TikTok app.
+    `route`: `direct` publishes; `inbox` puts a draft into the creator's inbox, who makes all these choices in the TikTok app;
+    `gateway` lets Upload-Post publish, whose app is audited.
     Unless the channel says otherwise, interactions are off and the content is not advertising. The audience has no default.
     `your_brand`: the content promotes the account's own business. `branded_content`: a third party pays for it.
     """
@@ -53,13 +54,18 @@ class TikTokChoices(ChannelKey):
         """See ChannelKey."""
         return CREATORS_CHOICE if self.route == INBOX else self.privacy
 
+    def way(self) -> str:
+        """See ChannelKey."""
+        return "" if self.route == DIRECT else self.route
+
     def terms(self) -> TikTokTerms:
         """See ChannelKey. A draft declares nothing: TikTok takes no settings with it, and asks the creator."""
         if self.route == INBOX:
             return TikTokTerms(route=INBOX, **dict.fromkeys(_CHOICES, False), ai_generated=False, declaration="")
         policy = "Branded Content Policy and Music Usage Confirmation" if self.branded_content else "Music Usage Confirmation"
         said = f"By posting, you agree to TikTok's {policy}."
-        return TikTokTerms(declaration=said, **self.model_dump(include=set(_CHOICES)))
+        route = GATEWAY if self.route == GATEWAY else None
+        return TikTokTerms(route=route, declaration=said, **self.model_dump(include=set(_CHOICES)))
 
 
 class TikTokTerms(PostTerms):
@@ -78,7 +84,7 @@ class TikTokTerms(PostTerms):
     declaration: str
     version: str = TIKTOK_DECLARATION
     # Not written when it is None: words that were approved before have no such field.
-    route: Literal["inbox"] | None = Field(None, exclude_if=lambda value: value is None)
+    route: Literal["inbox", "gateway"] | None = Field(None, exclude_if=lambda value: value is None)
 
     def way(self) -> str:
         """See PostTerms."""
@@ -96,7 +102,8 @@ class TikTokTerms(PostTerms):
             ", ".join(discloses) or "no advertising",
             label,
         ]
-        return f"{'; '.join(parts)}. {self.declaration}"
+        by = " Upload-Post publishes it." if self.route == GATEWAY else ""
+        return f"{'; '.join(parts)}.{by} {self.declaration}"
 
 
 CHANNEL_KEY = ChannelKeySpec(

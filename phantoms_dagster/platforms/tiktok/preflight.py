@@ -13,7 +13,8 @@ from phantoms_dagster.domain.preflight import PreflightCheck
 from phantoms_dagster.platforms.tiktok.api import TikTokCalls
 from phantoms_dagster.platforms.tiktok.chunks import plan_chunks
 from phantoms_dagster.platforms.tiktok.identity import NO_SCOPE
-from phantoms_dagster.platforms.tiktok.publisher import CREATOR_INFO_PATH, init_body
+from phantoms_dagster.platforms.tiktok.publisher import CREATOR_INFO_PATH
+from phantoms_dagster.platforms.tiktok.requests import init_body
 from phantoms_dagster.platforms.tiktok.routes import INBOX
 
 EVERYONE = "PUBLIC_TO_EVERYONE"

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from types import MappingProxyType
 
 import httpx
 
@@ -32,7 +31,6 @@ from phantoms_dagster.domain.publication import (
 )
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.tiktok.api import PROVIDER, TikTokCalls, error_for, listed_since, read_status, same_video
-from phantoms_dagster.platforms.tiktok.choices import TikTokTerms
 from phantoms_dagster.platforms.tiktok.chunks import (
     DECIDED,
     ChunkPlan,
@@ -44,6 +42,7 @@ from phantoms_dagster.platforms.tiktok.chunks import (
     post_url,
 )
 from phantoms_dagster.platforms.tiktok.handover import waiting_for_creator
+from phantoms_dagster.platforms.tiktok.requests import CONTENT_TYPES, check_file, check_job, init_body, source_info
 from phantoms_dagster.platforms.tiktok.routes import INBOX
 from phantoms_dagster.providers.http import file_body, same_service, send, server_error, unexpected
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
@@ -51,8 +50,6 @@ from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
 CREATOR_INFO_PATH = "/v2/post/publish/creator_info/query/"
 INIT_PATH = "/v2/post/publish/video/init/"
 INBOX_INIT_PATH = "/v2/post/publish/inbox/video/init/"
-MAX_TITLE_UNITS = 2_200
-MAX_VIDEO_BYTES = 4 << 30
 UPLOADS_PER_CALL = 3  # how often one call starts sending to the same slot before it defers
 SLOTS_PER_CALL = 2
 RETRY_SECONDS = 30.0
@@ -60,7 +57,6 @@ LONGEST_PAUSE_SECONDS = 5.0  # with the doubling up to it, this makes fewer than
 ID_WAIT = timedelta(minutes=10)  # how long after the last chunk a video whose upload TikTok lost may still appear in the list
 UPLOAD_URL_LIFE = timedelta(hours=1, minutes=2)  # an hour plus the possible difference between the clocks
 CLOCK_SKEW = timedelta(minutes=2)
-CONTENT_TYPES = MappingProxyType({".mp4": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm"})
 
 
 class TikTokPublisher:
@@ -122,7 +118,7 @@ class TikTokPost:
 
     def check(self) -> None:
         """See the port."""
-        _check_job(self._job)
+        check_job(self._job)
 
     async def open(self) -> Handle:
         """Open a slot. If the answer is lost, an empty slot remains, which publishes nothing and expires after an hour."""
@@ -161,7 +157,7 @@ class TikTokPost:
 
     async def upload(self, record: PostRecord) -> Progress | Finding:
         """Send one chunk, but not the last: that one publishes, so `commit` sends it."""
-        _check_file(self._job)
+        check_file(self._job)
         slot, offset = UploadSlot.model_validate(record.handle), record.offset
         plan = _plan(slot)
         if offset >= plan.last_start:
@@ -261,7 +257,7 @@ class TikTokPost:
         handle = slot.model_copy(update={"committed_at": None}).model_dump(mode="json") if slot.committed_at else None
         evidence = f"TikTok holds {step.offset} of {slot.size} bytes"
         try:
-            _check_file(self._job)
+            check_file(self._job)
         except Permanent as error:
             return NotPublished(evidence, then="upload", handle=handle, offset=step.offset, error=error)
         if self._uploads == UPLOADS_PER_CALL:
@@ -346,75 +342,3 @@ def _plan(slot: UploadSlot) -> ChunkPlan:
 
 def _refusal_of(response: httpx.Response) -> ProviderError:
     return error_for(f"upload {response.status_code}", response=response) or unexpected(response, provider=PROVIDER)
-
-
-def _refused(message: str) -> Permanent:
-    return Permanent(f"TikTok: {message}", provider=PROVIDER, code="invalid_param")
-
-
-def _check_file(job: PublishJob) -> None:
-    if job.file.suffix.lower() not in CONTENT_TYPES:
-        raise _refused(f"accepts {', '.join(CONTENT_TYPES)}, not {job.file.suffix}")
-    try:
-        size = job.file.stat().st_size
-    except OSError as error:
-        raise _refused(f"the file {job.file.name} cannot be read: {error.strerror}") from error
-    if size != job.size:
-        raise _refused(f"the file {job.file.name} has {size} bytes, not {job.size}")
-
-
-def _check_job(job: PublishJob) -> None:
-    _check_file(job)
-    if job.size > MAX_VIDEO_BYTES:
-        raise _refused(f"accepts at most {MAX_VIDEO_BYTES} bytes, the file has {job.size}")
-    if job.route == INBOX:  # neither the caption nor any choice is sent
-        return
-    if job.terms is None:
-        raise Permanent(
-            "TikTok: the channel does not say who may see this post. Set its `tiktok: {privacy: ...}` in channels.yaml, then "
-            "approve the video again",
-            provider=PROVIDER,
-            code="no_choice",
-        )
-    if utf16_units(job.caption) > MAX_TITLE_UNITS:
-        raise _refused(f"the caption has {utf16_units(job.caption)} UTF-16 units, at most {MAX_TITLE_UNITS} are allowed")
-
-
-def utf16_units(text: str) -> int:
-    """The length as TikTok counts it, in UTF-16 units: an emoji has two."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
-
-
-def init_body(job: PublishJob, creator: JsonObject, plan: ChunkPlan) -> JsonObject:
-    """The body for init, within the limits of creator_info. Raises Rejected or Permanent when it does not permit the post."""
-    terms, privacy = job.terms, job.privacy
-    assert isinstance(terms, TikTokTerms), "checked before"
-    options = creator.get("privacy_level_options")
-    offered = [str(option) for option in options] if isinstance(options, list) else []
-    if privacy not in offered:
-        message = f"TikTok: @{job.account} does not offer the privacy level {privacy}; it offers {', '.join(offered) or 'none'}"
-        raise Rejected(message, provider=PROVIDER, code="privacy_level_option_mismatch")
-    longest = creator.get("max_video_post_duration_sec")
-    if isinstance(longest, int | float) and job.probe.seconds > longest:
-        raise _refused(f"@{job.account} may post at most {longest} seconds, the video has {job.probe.seconds:.1f}")
-    info: JsonObject = {
-        "title": job.caption,
-        "privacy_level": privacy,
-        "disable_comment": not terms.comments or bool(creator.get("comment_disabled")),
-        "disable_duet": not terms.duets or bool(creator.get("duet_disabled")),
-        "disable_stitch": not terms.stitches or bool(creator.get("stitch_disabled")),
-        "brand_content_toggle": terms.branded_content,
-        "brand_organic_toggle": terms.your_brand,
-        "is_aigc": terms.ai_generated,
-    }
-    return {"post_info": info, "source_info": source_info(plan)}
-
-
-def source_info(plan: ChunkPlan) -> JsonObject:
-    """What both kinds of init say about the file."""
-    return {
-        "source": "FILE_UPLOAD",
-        "video_size": plan.size,
-        "chunk_size": plan.chunk_size,
-        "total_chunk_count": plan.count,
-    }

@@ -1,4 +1,4 @@
-"""The routes onto TikTok: the direct post, and the draft in the creator's inbox.
+"""The routes onto TikTok: the direct post, the draft in the creator's inbox, and the post by a gateway.
 
 A channel chooses one under its key `tiktok`. A person approves a post together with its route, and the ledger keeps both.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Route = Literal["direct", "inbox"]
+Route = Literal["direct", "inbox", "gateway"]
 DIRECT: Route = "direct"
 INBOX: Route = "inbox"
 # What the ledger keeps as the audience of a draft. TikTok does not say which one the creator chose.

@@ -22,6 +22,7 @@ PLATFORM = PlatformSpec(
     oauth=True,
     # Until moderation has ended, a post has only its publish_id, such as v_pub_file~v2-1.123. Only a post that is public to
     # everyone ever gets a number. That may be what the creator chose for a draft.
+    gateway="uploadpost",
     late_ids=LateIdRule(
         public_id="^[0-9]+$",
         handles=({"privacy": "PUBLIC_TO_EVERYONE"}, {"privacy": CREATORS_CHOICE}),
@@ -53,7 +54,7 @@ PLATFORM = PlatformSpec(
             r"https?://(?:www\.|m\.)?tiktok\.com/@[\w.-]+/video/(?P<id>\d{10,25})(?:[?#].*)?",
             "https://www.tiktok.com/@you/video/7300000000000000000",
         ),
-        PostForm(rf"{SANDBOX}/(?:tiktok/)?watch/(?P<id>\d+)", "the URL of a video in the sandbox", sandbox=True),
+        PostForm(rf"{SANDBOX}/(?:(?:tiktok|uploadpost)/)?watch/(?P<id>\d+)", "the URL of a video in the sandbox", sandbox=True),
         PostForm(r"(?P<id>\d{10,25})", "7300000000000000000"),
     ),
     # A number that is too high is lowered by 429 answers. Raise one that is too low with PHANTOMS_POOLS.

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
 from phantoms_dagster.domain.attempt_context import acquire_within
@@ -30,10 +31,12 @@ from phantoms_dagster.domain.models import (
 from phantoms_dagster.domain.ports import Clock, MediaStore, Publisher, PublishJob
 from phantoms_dagster.domain.wording import DEFAULT_PRIVACY, words_with_settings
 from phantoms_dagster.production import publication
+from phantoms_dagster.registry.channel_keys import GATEWAY
 
 # The first retry time for a busy account. Normally the post that holds the account wakes the waiting ones. If it cannot, the
 # retries become less and less frequent.
 BUSY_SECONDS = 5.0
+OTHER_ROUTE_SECONDS = 600.0
 # A platform fetches a file minutes after it was given the address, but a queue at the platform may be longer.
 ADDRESS_LASTS = timedelta(hours=6)
 
@@ -45,6 +48,7 @@ class Publish:
         self,
         *,
         publishers: Mapping[Platform, Publisher],
+        gateways: Mapping[Platform, Publisher] = MappingProxyType({}),
         media: MediaStore,
         ledgers: Ledgers,
         times: PostTimes,
@@ -54,6 +58,7 @@ class Publish:
     ) -> None:
         self._max_wait_seconds = max_wait_seconds
         self._publishers = publishers
+        self._gateways = gateways
         self._media = media
         self._ledgers = ledgers
         self._times = times
@@ -65,13 +70,14 @@ class Publish:
         """Raises NotYet before the publish time, and the publisher's errors."""
         platform = task.claim.stage.platform
         assert platform is not None
-        publisher = self._publishers[platform]
+        variant = task.claim.output(task.claim.stage.after[0], VariantOutput)
+        words = self._words(task, variant)
+        route = words.terms.way() if words.terms is not None else ""
+        publisher = self._publisher(platform, route)
         account = await self._account(task, platform, sandbox=publisher.sandbox)
         time = await self._times.of(task.claim)
         if not time.begun:  # what has begun may be read at any time
             self._check_time(task, time)
-        variant = task.claim.output(task.claim.stage.after[0], VariantOutput)
-        words = self._words(task, variant)
         _check_approved(task, variant, words)
         marker = f"{task.video.key}-{platform}"
         journal = await self._ledgers.post(
@@ -82,9 +88,10 @@ class Publish:
             caption=words.caption,
             sandbox=publisher.sandbox,
             set_apart=words.terms.set_apart() if words.terms is not None else None,
-            route=words.terms.way() if words.terms is not None else "",
+            route=route,
             extras=words.terms.extras() if words.terms is not None else (),
         )
+        publisher = self._begun_publisher(platform, journal.record.route, publisher)
         account = journal.record.account or account
         one_at_a_time = self._one_at_a_time[platform, account]
         if not await acquire_within(one_at_a_time, self._max_wait_seconds):
@@ -103,6 +110,20 @@ class Publish:
             sandbox=publisher.sandbox,
         )
         return StageResult(output, provider_ref=post.remote_id, provider=publisher.provider)
+
+    def _publisher(self, platform: Platform, route: str) -> Publisher:
+        return self._gateways[platform] if route == GATEWAY else self._publishers[platform]
+
+    def _begun_publisher(self, platform: Platform, route: str, chosen: Publisher) -> Publisher:
+        """The publisher for the route on which the post was begun. Raises NotYet if the sandbox would have to finish it."""
+        found = self._publisher(platform, route)
+        if found.sandbox != chosen.sandbox:
+            message = (
+                f"the post was begun on another route to {platform.title}, whose key or token is missing now: give it back "
+                "(`phantoms doctor` says where it is missing)"
+            )
+            raise NotYet(message, retry_after=OTHER_ROUTE_SECONDS)
+        return found
 
     async def _account(self, task: StageTask, platform: Platform, *, sandbox: bool) -> str:
         """The channel's account, or else the account on which this post was started. Raises Permanent when there is neither.

@@ -27,6 +27,9 @@ _DUE = text(
         AND p.published_at BETWEEN clock_timestamp() - make_interval(secs => :read_for) AND clock_timestamp()
         AND (r.due_at IS NULL OR r.due_at <= clock_timestamp())
         AND NOT EXISTS (SELECT FROM phantoms.post_changes c WHERE c.post_id = p.id AND c.state = 'taken_down')
+        -- A gateway has its own app. The platform tells us about such a post only if the account is connected there, too.
+        AND (p.route <> 'gateway' OR EXISTS (SELECT FROM phantoms.accounts a WHERE a.platform = p.platform AND a.name = p.account
+            AND a.token_ref IS NOT NULL))
         -- The real platform does not know posts of the sandbox, and the sandbox does not know real posts.
         AND (CAST(:sandboxed AS text[]) IS NULL OR p.sandbox = (p.platform = ANY(CAST(:sandboxed AS text[]))))
     ORDER BY COALESCE(r.due_at, p.published_at), p.id

@@ -122,12 +122,24 @@ _SAVES = {"commit": dict.fromkeys(ON_SAVES, _SAVED_BY_FIND)}
 _CHUNKS: dict[str, Any] = {"silent": {"confirm": _CONFIRMED}, "unreachable": _SAVES, "send_events": from_tiktok}
 _ONE_CHUNK = {**_CHUNKS, "silent": {"upload": _ONLY_CHUNK, "confirm": _CONFIRMED}}
 CREATOR = "the creator finishes the draft in the app: that is what this route is"
+_GATEWAY: dict[str, Any] = {
+    "silent": {
+        "upload": "the file goes with the request that decides, so nothing is sent before `commit`",
+        "confirm": "the status `completed` was the confirmation, so it sends no request",
+    },
+    "unreachable": {"commit": dict.fromkeys(ON_SAVES, "`find` saves what became of the request")},
+    "session": "Upload-Post has no sessions",
+    "tokens": "the key of Upload-Post does not expire",
+    "events": "Upload-Post does not sign its events, so none are received",
+}
 KNOWN: dict[str, dict[str, Any]] = {
     "youtube": {"title": "YouTube", "events": NO_EVENTS.format("YouTube")},
     "tiktok": {"title": "TikTok, direct post in several chunks", **_CHUNKS},
     "tiktok in one chunk": {"title": "TikTok, direct post in one chunk", **_ONE_CHUNK},
     "tiktok inbox": {"title": "TikTok, draft in several chunks", "person": CREATOR, **_CHUNKS},
     "tiktok inbox in one chunk": {"title": "TikTok, draft in one chunk", "person": CREATOR, **_ONE_CHUNK},
+    "tiktok gateway": {"title": "TikTok, through Upload-Post", **_GATEWAY},
+    "tiktok gateway that lags": {"title": "TikTok, through Upload-Post with a late status", **_GATEWAY},
     "instagram": {"title": "Instagram", "send_events": from_meta},
     "bluesky": {"title": "Bluesky", "events": NO_EVENTS.format("Bluesky"), "expire": expire_sessions},
 }

@@ -1,0 +1,277 @@
+"""TikTok posts through Upload-Post: what is sent, what a status proves, and what its refusals mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phantoms_dagster.domain.errors import Barred, Disconnected, NotYet, Permanent, Rejected, Throttled, Transient, Unknown
+from phantoms_dagster.domain.ports import PublishJob
+from phantoms_dagster.domain.publication import PublishedPost
+from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.production.publication import publish
+from phantoms_dagster.providers.uploadpost.api import UploadPostApi
+from phantoms_dagster.providers.uploadpost.publisher import UploadPostPost
+from phantoms_dagster_tests.contract.publishing_kit import FakeJournal
+from phantoms_dagster_tests.contract.uploadpost_world import UploadPost, a_world
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[UploadPost]:
+    async with a_world(tmp_path) as found:
+        yield found
+
+
+async def persist(world: UploadPost, job: PublishJob, journal: FakeJournal, tries: int = 12) -> PublishedPost:
+    for _ in range(tries):
+        try:
+            return await publish(world.publisher(), job, journal)
+        except (NotYet, Transient, Unknown) as later:
+            world.sandbox.advance((getattr(later, "retry_after", None) or 0.0) + 1.0)
+    raise AssertionError(f"not published after {tries} tries: {journal.states}")
+
+
+def sent(world: UploadPost) -> list[Any]:
+    return [request for request in world.transport.requests if request.url.path.endswith("/upload")]
+
+
+# --- what is sent
+
+
+async def test_each_choice_is_sent_and_the_ai_label_always(world: UploadPost) -> None:
+    job, journal = world.job(privacy="SELF_ONLY", comments=True, your_brand=True), world.journal()
+    await publish(world.publisher(), job, journal)
+    [request] = world.sandbox.state["uploadpost"].requests
+    assert request.fields == {
+        "user": "ocean_facts",
+        "platform[]": "tiktok",
+        "request_id": request.id,
+        "async_upload": "true",
+        "title": job.caption,
+        "privacy_level": "SELF_ONLY",
+        "disable_comment": "false",
+        "disable_duet": "true",
+        "disable_stitch": "true",
+        "brand_content_toggle": "false",
+        "brand_organic_toggle": "true",
+        "is_aigc": "true",
+        "post_mode": "DIRECT_POST",
+    }
+    assert world.posts[0]["sha256"] == job.sha256
+
+
+async def test_the_request_id_is_the_idempotency_key_and_in_the_ledger_before_it_is_sent(world: UploadPost) -> None:
+    journal = world.journal()
+    await publish(world.publisher(), world.job(), journal)
+    [request] = sent(world)
+    assert request.headers["Idempotency-Key"] == journal.saves[0].handle["request_id"]
+    assert request.headers["Authorization"] == "Apikey sandbox-key"
+    assert journal.states == [PostState.OPENED, PostState.COMMITTING, PostState.PUBLISHED, PostState.CONFIRMED]
+
+
+async def test_a_post_has_the_platforms_own_id_and_its_url(world: UploadPost) -> None:
+    journal = world.journal()
+    post = await publish(world.publisher(), world.job(), journal)
+    assert post.remote_id == world.posts[0]["remote_id"]
+    assert post.url.endswith(f"/uploadpost/watch/{post.remote_id}")
+    assert "ocean_facts" in (await world.client.get(post.url)).text
+
+
+async def test_the_account_must_offer_the_privacy_level(world: UploadPost) -> None:
+    world.sandbox.config["uploadpost.tiktok"] = {"privacy_level_options": ["SELF_ONLY"]}
+    with pytest.raises(Rejected, match="does not offer the privacy level"):
+        await publish(world.publisher(), world.job(), world.journal())
+    assert sent(world) == []
+
+
+async def test_a_post_that_was_approved_with_other_terms_before_it_was_sent_is_prepared_again(world: UploadPost) -> None:
+    journal = world.journal()
+    async with world.publisher().verbs(world.job()) as verbs:
+        handle = await verbs.open()
+    await journal.save(PostState.OPENED, handle=handle)
+    await persist(world, world.job(privacy="SELF_ONLY"), journal)
+    assert [post["privacy"] for post in world.posts] == ["SELF_ONLY"]
+
+
+# --- what a status proves
+
+
+async def test_a_lost_request_is_sent_again_with_the_same_id_after_two_answers_a_minute_apart(world: UploadPost) -> None:
+    world.fault("upload", "drop_before")
+    job, journal = world.job(), world.journal()
+    began = world.clock.now()
+    await persist(world, job, journal)
+    first, second = sent(world)
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
+    assert (world.clock.now() - began).total_seconds() >= 60
+    [proof] = [proof for proof in journal.proofs if proof is not None]
+    assert "answered 404 for request" in proof.evidence
+    assert len(world.posts) == 1
+
+
+async def test_a_request_that_shows_up_after_it_was_declared_missing_is_still_one_post(world: UploadPost) -> None:
+    """Upload-Post lags by more than a minute. Its idempotency key is what makes one post of two requests."""
+    world.sandbox.config["uploadpost.status_lag_seconds"] = 100.0
+    world.fault("upload", "drop_after")
+    journal = world.journal()
+    await persist(world, world.job(), journal)
+    assert len(sent(world)) == 2
+    assert len(world.posts) == 1
+    assert journal.record.state is PostState.CONFIRMED
+
+
+async def test_an_accepted_request_that_is_not_in_the_status_yet_is_not_in_doubt(world: UploadPost) -> None:
+    world.sandbox.config["uploadpost.status_lag_seconds"] = 40.0
+    journal = world.journal()
+    await publish(world.publisher(), world.job(), journal)
+    assert PostState.UNKNOWN not in journal.states
+
+
+async def test_content_that_upload_post_has_already_is_followed_under_its_first_id(world: UploadPost) -> None:
+    world.sandbox.config["uploadpost.dedupe_seconds"] = 600.0
+    first = world.journal()
+    await publish(world.publisher(), world.job(), first)
+    again = FakeJournal(clock=world.clock)
+    world.sandbox.advance(5)
+    post = await persist(world, world.job(), again)
+    assert post.remote_id == first.record.remote_id
+    assert len(world.posts) == 1
+
+
+async def test_a_draft_is_handed_over_and_never_published(world: UploadPost) -> None:
+    world.sandbox.config["uploadpost.fallback_to_inbox"] = True
+    job, journal = world.job(), world.journal()
+    for _ in range(2):
+        with pytest.raises(NotYet, match="waiting for the creator"):
+            await publish(world.publisher(), job, journal)
+        world.sandbox.advance(3_600)
+    assert journal.states == [PostState.OPENED, PostState.COMMITTING, PostState.HANDED_OVER]
+    assert journal.record.handle["handed_over_at"] is not None
+    assert world.posts == []
+
+
+async def test_a_request_that_only_timed_out_at_the_gateway_needs_a_person(world: UploadPost) -> None:
+    """ "failed (also after 1 h without activity)" says nothing about the platform."""
+    world.sandbox.config["uploadpost.error_code"] = "stuck"
+    job, journal = world.job(), world.journal()
+    with pytest.raises(NotYet):
+        await publish(world.publisher(), job, journal)
+    world.sandbox.advance(3_601)
+    with pytest.raises(Rejected, match="does not say whether the post is out"):
+        await publish(world.publisher(), job, journal)
+    assert journal.record.state is PostState.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "said"),
+    [
+        ("account_reauth_required", Disconnected, "connect the account again at Upload-Post"),
+        ("account_blocked", Barred, "needs its owner"),
+        ("tiktok_privacy_unavailable", Rejected, "does not offer this privacy level"),
+        ("reached_active_user_cap", Throttled, "Upload-Post's app has reached its limit"),
+        ("spam_risk_too_many_posts", Throttled, "used up"),
+        ("duration_check_failed", Permanent, "does not fit"),
+        ("a_new_code", Rejected, "a_new_code"),
+    ],
+)
+async def test_a_refusal_of_the_platform_is_proof_that_nothing_was_posted(
+    world: UploadPost, code: str, error: type[Exception], said: str
+) -> None:
+    world.sandbox.config["uploadpost.error_code"] = code
+    job, journal = world.job(), world.journal()
+    with pytest.raises(error, match=said):
+        await publish(world.publisher(), job, journal)
+    assert journal.record.state in (PostState.INTENT, PostState.FAILED)
+    del world.sandbox.config["uploadpost.error_code"]
+    await persist(world, job, journal)
+    first, second = sent(world)
+    assert first.headers["Idempotency-Key"] != second.headers["Idempotency-Key"]
+    assert len(world.posts) == 1
+
+
+# --- what a refusal of the request means
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        (400, Permanent, "400"),
+        (401, Disconnected, "PHANTOMS_UPLOADPOST_API_KEY"),
+        (404, Disconnected, "no such profile"),
+        (429, Throttled, "takes no more posts"),
+    ],
+)
+async def test_a_request_that_was_refused_was_not_posted(world: UploadPost, status: int, error: type[Exception], said: str) -> None:
+    world.fault("upload", status=status, body=json.dumps({"success": False, "message": "no"}))
+    job, journal = world.job(), world.journal()
+    with pytest.raises(error, match=said):
+        await publish(world.publisher(), job, journal)
+    assert journal.states[:3] == [PostState.OPENED, PostState.COMMITTING, PostState.INTENT]
+    await persist(world, job, journal)
+    assert len(world.posts) == 1
+
+
+@pytest.mark.parametrize("status", [409, 500, 503])
+async def test_any_other_answer_leaves_the_post_in_doubt(world: UploadPost, status: int) -> None:
+    world.fault("upload", status=status)
+    job, journal = world.job(), world.journal()
+    with pytest.raises(Unknown):
+        await publish(world.publisher(), job, journal)
+    assert journal.record.state is PostState.UNKNOWN
+    await persist(world, job, journal)
+    assert len(world.posts) == 1
+
+
+async def test_the_sixteenth_post_of_a_day_waits(world: UploadPost) -> None:
+    for size in range(20_000, 20_015):
+        await publish(world.publisher(), replace(world.job(size), marker=f"m{size}"), world.journal())
+    with pytest.raises(Throttled, match="takes no more posts"):
+        await publish(world.publisher(), world.job(20_100), world.journal())
+    assert len(world.posts) == 15
+
+
+async def test_an_account_without_a_profile_stops_before_anything_is_sent(world: UploadPost) -> None:
+    world.sandbox.config["uploadpost.unknown_profiles"] = ["ocean_facts"]
+    with pytest.raises(Disconnected, match="create it there under the name of the account"):
+        await publish(world.publisher(), world.job(), world.journal())
+    with pytest.raises(Disconnected):
+        await world.publisher().read("ocean_facts")
+    assert sent(world) == []
+
+
+async def test_the_owner_of_an_account_is_its_profile(world: UploadPost) -> None:
+    assert (await world.publisher().read("ocean_facts")).subject == "uploadpost:ocean_facts"
+
+
+async def test_the_key_is_never_in_a_message_or_its_evidence(world: UploadPost) -> None:
+    world.key = "sk-very-secret-key"
+    world.sandbox.config["uploadpost.revoked_keys"] = [world.key]
+    with pytest.raises(Disconnected) as refused:
+        await UploadPostApi(world.service()).check_key()
+    assert world.key not in str(refused.value)
+    assert world.key not in refused.value.evidence.model_dump_json()
+
+
+async def test_ten_wrong_keys_block_for_five_minutes(world: UploadPost) -> None:
+    world.sandbox.config["uploadpost.revoked_keys"] = [world.key]
+    for _ in range(10):
+        with pytest.raises(Disconnected):
+            await UploadPostApi(world.service()).check_key()
+    with pytest.raises(Throttled) as blocked:
+        await UploadPostApi(world.service()).check_key()
+    assert blocked.value.retry_after == 300
+
+
+async def test_an_id_that_is_no_uuid_is_refused_by_the_stand_in(world: UploadPost) -> None:
+    publisher, job = world.publisher(), world.job()
+    verbs = UploadPostPost(publisher, job)
+    handle = {**await verbs.open(), "request_id": "m-1"}
+    journal = world.journal()
+    await journal.save(PostState.OPENED, handle=handle)
+    with pytest.raises(Permanent, match="must be a UUID"):
+        await publish(publisher, job, journal)
