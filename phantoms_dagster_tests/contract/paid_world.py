@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +23,8 @@ from phantoms_dagster.sandbox.shotstack.studio import Progress
 from phantoms_dagster_tests.contract import test_shotstack
 from phantoms_dagster_tests.contract.publishing_kit import FakePaidJournal, MortalTransport, SandboxClock
 
+Callback = Callable[[str], str | None]
+Named = Callable[[str], Awaitable[Sequence[str]]]
 LOST_SECONDS = 1800.0
 PRICE = Decimal("0.04")
 WAITS = WaitLimits(timedelta(seconds=LOST_SECONDS), timedelta(hours=1), poll_seconds=3, max_wait_seconds=30)
@@ -97,23 +99,29 @@ async def _render(edit: dict[str, Any], audio: Path | None, destination: Path, p
 
 
 @asynccontextmanager
-async def shotstack(folder: Path, *, calls_back: bool = False) -> AsyncIterator[Paid]:
+async def shotstack(
+    folder: Path, *, calls_back: bool = False, callback: Callback | None = None, named: Named | None = None
+) -> AsyncIterator[Paid]:
+    """`calls_back`: callbacks reach us at once. `callback` and `named`: as the renderer takes them."""
     transport = MortalTransport()
     async with test_shotstack.running(folder, transport, render=_render) as world:
         world.sandbox.config["shotstack.processing_seconds"] = 2.0
         clock = SandboxClock(world.sandbox)
         base_url = f"{world.url}/shotstack"
 
-        async def named(attempt_id: str) -> Sequence[str]:
+        async def told(attempt_id: str) -> Sequence[str]:
             """What callbacks told us: the renders of each order."""
             return [entry["id"] for entry in world.billed if entry["marker"] == attempt_id]
 
-        renderer = world.renderer(clock=clock, base_url=base_url, named=named if calls_back else None)
+        events: dict[str, Any] = {"named": told} if calls_back else {"named": named}
+        if callback is not None:
+            events["callback"] = callback
+        renderer = world.renderer(clock=clock, base_url=base_url, **events)
 
         def job(attempt_id: str) -> RenderJob:
             return world.job(attempt_id=attempt_id)
 
-        yield Paid(world.sandbox, transport, clock, renderer, job, test_shotstack.MASTER, findable=calls_back)
+        yield Paid(world.sandbox, transport, clock, renderer, job, test_shotstack.MASTER, findable=calls_back or named is not None)
 
 
 def findable(folder: Path) -> Any:

@@ -132,7 +132,8 @@ class MortalTransport(httpx.AsyncBaseTransport):
     """Real requests. `kill` may end the process before one leaves, or after its answer came and before anyone saw it."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport | None = None, *, kill: Kill = never) -> None:
-        self.inner = inner or httpx.AsyncHTTPTransport()
+        # Everything is on this machine and without TLS. Reading the certificates would take most of a test's time.
+        self.inner = inner or httpx.AsyncHTTPTransport(verify=False)
         self.kill = kill
         self.count = 0
         self.requests: list[httpx.Request] = []

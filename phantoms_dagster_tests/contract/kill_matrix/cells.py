@@ -8,18 +8,19 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected, Transient, Unknown
-from phantoms_dagster.domain.ports import Publisher, PublishJob
-from phantoms_dagster.domain.publication import PostRecord, PublishedPost, PublishVerbs
+from phantoms_dagster.domain.paid_job import MAY_BE_PAID, AboutToBill, PaidState, WrittenOff
+from phantoms_dagster.domain.ports import Publisher, PublishJob, Renderer, RenderJob
+from phantoms_dagster.domain.publication import MAY_BE_OUT, PostRecord, PublishedPost, PublishVerbs
 from phantoms_dagster.domain.reconciliation import NEEDS_PERSON_AFTER, NEEDS_PERSON_READS
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.sandbox.core import Fault
-from phantoms_dagster_tests.contract.kill_matrix.routes import AFTER_SAVE, BEFORE_SAVE, VERBS, MatrixRoute
-from phantoms_dagster_tests.contract.publishing_kit import FakeJournal, Killed
+from phantoms_dagster_tests.contract.kill_matrix.routes import AFTER_SAVE, BEFORE_SAVE, EVENT_LATE, Case, MatrixRoute
+from phantoms_dagster_tests.contract.paid_world import Paid
+from phantoms_dagster_tests.contract.publishing_kit import Killed
 from phantoms_dagster_tests.contract.test_provider_events import Receiver, receiving
-from phantoms_dagster_tests.contract.test_publication_kills import Posting
 
 HOUR = 3_600.0
 DAY = 90_000.0
@@ -35,7 +36,6 @@ BROKEN_ANSWER = "answer is not readable after acceptance"
 SERVER_ERROR = "the service answers 500"
 ANSWERS = {LOST_REQUEST: "drop_before", LOST_ANSWER: "drop_after", BROKEN_ANSWER: "malformed", SERVER_ERROR: "status"}
 EVENT_TWICE = "killed, and each event comes twice"
-EVENT_LATE = "killed, and the events come a day late"
 EVENT_REORDERED = "killed, and the events come in reverse order"
 EVENTS = (EVENT_TWICE, EVENT_LATE, EVENT_REORDERED)
 SESSION = "killed, and resumed after a day: the session has expired"
@@ -48,13 +48,14 @@ FAULTS = (*KILLS, *ANSWERS, *EVENTS, SESSION, TOKEN, *CLOCKS)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended. `reason`: why it does not apply, or what is wrong. Both are empty when all is well."""
+    """How a cell ended. `does_not_apply`, `wrong`: why. Both are empty when all is well. `booked`: orders that were written off."""
 
     route: str
     verb: str
     fault: str
     does_not_apply: str = ""
     wrong: str = ""
+    booked: int = 0
 
 
 def why_not(route: MatrixRoute, verb: str, fault: str) -> str:
@@ -67,6 +68,8 @@ def why_not(route: MatrixRoute, verb: str, fault: str) -> str:
         return route.events
     if fault == SESSION:
         return route.session
+    if fault in CLOCKS:
+        return route.clocks
     if fault == TOKEN:
         return route.tokens or route.silent.get(verb, "")
     return ""
@@ -78,7 +81,7 @@ def why_not(route: MatrixRoute, verb: str, fault: str) -> str:
 class Strike:
     """A fault that strikes once, at the first chance within its verb. `hit`: it has struck."""
 
-    def __init__(self, route: MatrixRoute, case: Posting, journal: FakeJournal, verb: str, fault: str) -> None:
+    def __init__(self, route: MatrixRoute, case: Any, journal: Any, verb: str, fault: str) -> None:
         self.route = route
         self.case = case
         self.journal = journal
@@ -110,7 +113,7 @@ class Strike:
             self._die()
         if moment != "before send" or self.hit or self._now != self.verb or self._answering:
             return
-        if self.verb == "commit" and not self.route.decisive(self.case.transport.requests[-1]):
+        if self.verb == self.route.deciding and not self.route.decisive(self.case.transport.requests[-1]):
             return
         if self.fault == BEFORE_SEND:
             self._die()
@@ -125,8 +128,13 @@ class Strike:
 
     def _at_save(self, moment: str, number: int) -> None:
         due = {BEFORE_SAVE: "before save", AFTER_SAVE: "after save"}.get(self.fault)
-        if moment == due and not self.hit and self._now == self.verb:
+        if moment == due and not self.hit and self._now == self.verb and self._after_the_request(moment):
             self._die()
+
+    def _after_the_request(self, moment: str) -> bool:
+        """An order has a save before its request. The one that is meant comes after it."""
+        sending = self.journal.record.state is PaidState.SENDING
+        return self.verb != "submit" or sending == (moment == "before save")
 
     def _die(self) -> None:
         self.hit = True
@@ -194,6 +202,32 @@ class AnnouncedVerbs:
         return await self._verbs.confirm(record)
 
 
+class AnnouncedService:
+    """The verbs of a renderer, each announced."""
+
+    def __init__(self, service: Renderer, carrier: Carrier) -> None:
+        self._service = service
+        self._carrier = carrier
+        self.provider = service.provider
+        self.at_once = service.at_once
+
+    async def submit(self, job: RenderJob, about_to_bill: AboutToBill) -> Any:
+        self._carrier.strike.entered("submit")
+        return await self._service.submit(job, about_to_bill)
+
+    async def find(self, attempt_id: str) -> Any:
+        self._carrier.strike.entered("find")
+        return await self._service.find(attempt_id)
+
+    async def status(self, remote_id: str) -> Any:
+        self._carrier.strike.entered("status")
+        return await self._service.status(remote_id)
+
+    async def fetch(self, remote_id: str, destination: Path, *, url: str | None = None) -> None:
+        self._carrier.strike.entered("fetch")
+        await self._service.fetch(remote_id, destination, url=url)
+
+
 # --- the cell -------------------------------------------------------------------------------------------------------
 
 
@@ -202,16 +236,20 @@ class _Ended(Exception):
 
 
 class Carrier:
-    """Carries the post on as the runner does: again after each death, lost answer and deferral."""
+    """Carries the post or the render on as the runner does: again after each death, lost answer and deferral."""
 
-    def __init__(self, route: MatrixRoute, case: Posting, journal: FakeJournal, receiver: Receiver) -> None:
+    def __init__(self, route: MatrixRoute, case: Case, journal: Any, receiver: Receiver) -> None:
         self.route = route
         self.case = case
         self.journal = journal
         self.receiver = receiver
         self.strike = Strike(route, case, journal, "", "")
-        made = case.publisher
-        case.publisher = lambda: Announced(made(), self.strike)
+        if isinstance(case, Paid):
+            case.renderer = cast(Renderer, AnnouncedService(case.renderer, self))
+        else:
+            made = case.publisher
+            case.publisher = lambda: Announced(made(), self.strike)
+        self.fault = ""  # of the cell
         self._reads = 0
         self._doubt_since: datetime | None = None
 
@@ -255,16 +293,18 @@ class Carrier:
 
     async def _events(self) -> bool:
         """Let the events come, if they come in time. Whether one was new."""
-        if self.strike.fault not in (EVENT_TWICE, EVENT_REORDERED) or not self.strike.hit:
-            return False
-        return await self._deliver()
+        # Callbacks of a renderer come with every fault, because they are how a lost order is found.
+        calls_back = isinstance(self.case, Paid) and self.route.send_events is not None and self.fault != EVENT_LATE
+        if calls_back or (self.strike.fault in (EVENT_TWICE, EVENT_REORDERED) and self.strike.hit):
+            return await self._deliver()
+        return False
 
     async def _deliver(self) -> bool:
         assert self.route.send_events is not None
         known = len(self.receiver.events)
         self.receiver.now = self.case.sandbox.now()
-        order = "reversed" if self.strike.fault == EVENT_REORDERED else "sent"
-        await self.route.send_events(self.case, self.receiver, order, 2 if self.strike.fault == EVENT_TWICE else 1)
+        order = "reversed" if self.fault == EVENT_REORDERED else "sent"
+        await self.route.send_events(self.case, self.receiver, order, 2 if self.fault == EVENT_TWICE else 1)
         return len(self.receiver.events) > known
 
     def _doubt(self) -> None:
@@ -298,16 +338,20 @@ async def run_cell(name: str, route: MatrixRoute, verb: str, fault: str, folder:
         return outcome
     folder.mkdir(parents=True, exist_ok=True)
     with _judged(outcome) as found:
-        async with receiving() as receiver, route.opened(folder) as case:
+        async with receiving() as receiver, route.opened(folder, receiver) as case:
             if route.send_events is not None:
                 case.sandbox.configure({"tiktok.webhook_url": f"{receiver.url}/tiktok", "webhooks.held": True})
+            if isinstance(case, Paid) and fault == EVENT_LATE:
+                case.findable = False  # nothing tells of a lost order in time, so it is booked as spent
             journal = case.journal()
             carrier = Carrier(route, case, journal, receiver)
+            carrier.fault = fault
             await _approach(carrier, verb)
             carrier.arm(verb, fault)
             await carrier.to_the_end()
             assert carrier.strike.hit, "the fault never struck"
             case.assert_once(journal)
+            found[0] = replace(outcome, booked=sum(isinstance(proof, WrittenOff) for proof in journal.proofs))
             assert not receiver.refused, f"an event was refused: {receiver.refused}"
             copies = 2 if fault == EVENT_TWICE else 1
             assert fault not in EVENTS or receiver.deliveries >= copies * len(receiver.events) > 0, "no event came"
@@ -317,10 +361,10 @@ async def run_cell(name: str, route: MatrixRoute, verb: str, fault: str, folder:
 async def _approach(carrier: Carrier, verb: str) -> None:
     """Bring the post to where the engine calls that verb: `find` after a lost answer, `confirm` in a process of its own."""
     if verb == "find":
-        carrier.arm("commit", LOST_ANSWER if carrier.route.requests else BEFORE_SAVE)
+        carrier.arm(carrier.route.deciding, LOST_ANSWER if carrier.route.requests else BEFORE_SAVE)
         await carrier.once()
         assert carrier.strike.hit
-        assert carrier.journal.record.state in (PostState.COMMITTING, PostState.UNKNOWN)
+        assert carrier.journal.record.state in (*MAY_BE_OUT, *MAY_BE_PAID)
     if verb == "confirm":
 
         def die_when_published(moment: str, _: int) -> None:
@@ -337,5 +381,5 @@ async def _approach(carrier: Carrier, verb: str) -> None:
 
 async def run_route(name: str, route: MatrixRoute, folder: Path) -> list[Outcome]:
     """All cells of a route, one after the other."""
-    places = [(verb, fault) for fault in FAULTS for verb in VERBS]
+    places = [(verb, fault) for fault in FAULTS for verb in route.verbs]
     return [await run_cell(name, route, verb, fault, folder / str(number)) for number, (verb, fault) in enumerate(places)]

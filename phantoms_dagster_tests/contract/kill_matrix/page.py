@@ -7,7 +7,7 @@ from pathlib import Path
 
 from phantoms_dagster.domain.reconciliation import NEEDS_PERSON_READS
 from phantoms_dagster_tests.contract.kill_matrix.cells import FAULTS, Outcome, why_not
-from phantoms_dagster_tests.contract.kill_matrix.routes import ROUTES, VERBS, MatrixRoute
+from phantoms_dagster_tests.contract.kill_matrix.routes import ALL_ROUTES, PAID_ROUTES, ROUTES, MatrixRoute
 
 PAGE = Path(__file__).parents[3] / "docs" / "never-twice.md"
 INTRODUCTION = """# Can it post twice?
@@ -36,35 +36,50 @@ nothing. `commit` sends the request that publishes. `find` asks what an earlier 
 reads the post back, here in another process.
 """
 
+PAID = """## Can it pay twice?
+
+A render is ordered once, too. A cell with `1` means that the video is there, and that the renderer's ledger has one order. If the
+answer to an order was lost and nothing can tell whether it was taken, it is booked as spent after half an hour and ordered again.
+The table shows that as `1, and 1 booked`, and no order is missing from the books. Where [callbacks](provider-events.md) reach us,
+the lost order is found and nothing is ordered again, unless the callbacks come a day late.
+
+The verbs are those of `domain/paid_job.py`. `submit` orders, `find` asks for the order (here after a lost answer), `status` asks
+whether it is done, `fetch` downloads the file.
+"""
+
 
 def page(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
     """The whole page."""
 
     introduction = INTRODUCTION.format(reads=NEEDS_PERSON_READS)
-    return "\n".join([introduction, summary(), *(section(ROUTES[name], found) for name, found in outcomes.items())])
+    posts = [section(ROUTES[name], outcomes[name]) for name in ROUTES]
+    paid = [section(PAID_ROUTES[name], outcomes[name]) for name in PAID_ROUTES]
+    return "\n".join([introduction, summary(), *posts, PAID, *paid])
 
 
 def summary() -> str:
     """How many cells each route has."""
     rows = ["| route | cells | a person is needed |", "| --- | --- | --- |"]
-    for name, route in ROUTES.items():
-        rows.append(f"| [{route.title}](#{_anchor(route.title)}) | {applicable(name)} | {_capital(route.person) or 'never'} |")
-    rows.append(f"| all | {sum(map(applicable, ROUTES))} | |")
+    for routes, what in ((ROUTES, "all posts"), (PAID_ROUTES, "all renders")):
+        for name, route in routes.items():
+            rows.append(f"| [{route.title}](#{_anchor(route.title)}) | {applicable(name)} | {_capital(route.person) or 'never'} |")
+        rows.append(f"| **{what}** | **{sum(map(applicable, routes))}** | |")
     return "\n".join(["## Routes", "", *rows, ""])
 
 
 def applicable(name: str) -> int:
     """How many cells of the route can exist."""
-    return sum(not why_not(ROUTES[name], verb, fault) for fault in FAULTS for verb in VERBS)
+    route = ALL_ROUTES[name]
+    return sum(not why_not(route, verb, fault) for fault in FAULTS for verb in route.verbs)
 
 
 def section(route: MatrixRoute, outcomes: Sequence[Outcome]) -> str:
     """The table of one route, and the reasons of its dashes."""
     by_place = {(one.fault, one.verb): one for one in outcomes}
     reasons = list(dict.fromkeys(one.does_not_apply for one in outcomes if one.does_not_apply))
-    rows = [f"| what happens | {' | '.join(f'`{verb}`' for verb in VERBS)} |", f"| --- |{' --- |' * len(VERBS)}"]
+    rows = [f"| what happens | {' | '.join(f'`{verb}`' for verb in route.verbs)} |", f"| --- |{' --- |' * len(route.verbs)}"]
     for fault in FAULTS:
-        marks = [_mark(by_place[fault, verb], reasons) for verb in VERBS]
+        marks = [_mark(by_place[fault, verb], reasons) for verb in route.verbs]
         rows.append(f"| {fault} | {' | '.join(marks)} |")
     notes = [f"{number}. {_capital(reason)}." for number, reason in enumerate(reasons, 1)]
     return "\n".join([f"## {route.title}", "", *rows, "", *notes, *([""] if notes else [])])
@@ -73,7 +88,9 @@ def section(route: MatrixRoute, outcomes: Sequence[Outcome]) -> str:
 def _mark(outcome: Outcome, reasons: Sequence[str]) -> str:
     if outcome.does_not_apply:
         return f"n/a ({reasons.index(outcome.does_not_apply) + 1})"
-    return f"**wrong**: {outcome.wrong}" if outcome.wrong else "1"
+    if outcome.wrong:
+        return f"**wrong**: {outcome.wrong}"
+    return f"1, and {outcome.booked} booked" if outcome.booked else "1"
 
 
 def _capital(text: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,21 +17,27 @@ import httpx
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.provider_events import signed
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.media import local_renderer
 from phantoms_dagster.platforms.folder.publisher import FACTS, FolderPublisher
 from phantoms_dagster.platforms.tiktok import chunks as tiktok_chunks
+from phantoms_dagster.providers.shotstack.events import callback_query
 from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.tiktok import state as tiktok_state
+from phantoms_dagster_tests.contract import paid_world
 from phantoms_dagster_tests.contract import test_publication_kills as kills
 from phantoms_dagster_tests.contract.publishing_kit import FakeJournal, MortalTransport, SandboxClock, SandboxTokens
 from phantoms_dagster_tests.contract.test_folder import make_job
 from phantoms_dagster_tests.contract.test_provider_events import Receiver
 
+Case = kills.Posting | paid_world.Paid
 VERBS = ("open", "upload", "commit", "find", "confirm")
+PAID_VERBS = ("submit", "find", "status", "fetch")
 DAY = 90_000.0
 BEFORE_SAVE = "killed before the journal's commit"
 AFTER_SAVE = "killed after the journal's commit"
 ON_SAVES = (BEFORE_SAVE, AFTER_SAVE)
+EVENT_LATE = "killed, and the events come a day late"
 
 
 def expire_token(case: kills.Posting, tokens: SandboxTokens) -> None:
@@ -47,31 +55,36 @@ def expire_sessions(case: kills.Posting, tokens: SandboxTokens) -> None:
 
 @dataclass(frozen=True)
 class MatrixRoute:
-    """One way on which a post goes out.
+    """One way on which a post goes out, or a render is made.
 
+    - `opened` opens its sandbox, with what receives its events.
+    - `deciding`: the verb whose request publishes, or costs money. `decisive`: whether a request is that one.
     - `silent`: the verbs that send no request, each with the reason.
     - `unreachable`: by verb, faults that cannot strike there, with the reason.
-    - `session`, `tokens`, `events`: why it has none. Empty if it has them.
+    - `session`, `tokens`, `events`, `clocks`: why it has none. Empty if it has them.
     - `send_events` lets its events come: in an order, several times. `expire` ends the life of its token.
     - `person`: why a person takes part on this route even if nothing fails.
     """
 
     title: str
-    opened: Callable[[Path], AbstractAsyncContextManager[kills.Posting]]
+    opened: Callable[[Path, Receiver], AbstractAsyncContextManager[Any]]
+    verbs: tuple[str, ...] = VERBS
+    deciding: str = "commit"
     decisive: Callable[[httpx.Request], bool] = lambda _: True
     silent: dict[str, str] = field(default_factory=dict)
     unreachable: dict[str, dict[str, str]] = field(default_factory=dict)
     session: str = ""
     tokens: str = ""
     events: str = ""
-    send_events: Callable[[kills.Posting, Receiver, str, int], Any] | None = None
+    clocks: str = ""
+    send_events: Callable[[Any, Receiver, str, int], Any] | None = None
     expire: Callable[[kills.Posting, SandboxTokens], None] = expire_token
     person: str = ""
 
     @property
     def requests(self) -> bool:
         """Whether it is a service that answers requests."""
-        return set(self.silent) != set(VERBS)
+        return set(self.silent) != set(self.verbs)
 
 
 @dataclass
@@ -108,7 +121,7 @@ async def from_meta(case: kills.Posting, receiver: Receiver, order: str, copies:
     bodies = [json.dumps({"object": "instagram", "entry": [{"id": "17", "time": case.sandbox.now() + n}]}).encode() for n in (0, 1)]
     if order == "reversed":
         bodies.reverse()
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=False) as client:
         for body in [body for body in bodies for _ in range(copies)]:
             headers = {"X-Hub-Signature-256": f"sha256={signed(body, receiver.secrets.secret)}"}
             await client.post(f"{receiver.url}/instagram", content=body, headers=headers)
@@ -144,10 +157,16 @@ KNOWN: dict[str, dict[str, Any]] = {
     "bluesky": {"title": "Bluesky", "events": NO_EVENTS.format("Bluesky"), "expire": expire_sessions},
 }
 NO_SERVICE = "a folder is no service: it has no {}"
+
+
+def _without_receiver(opened: Callable[[Path], Any], folder: Path, _receiver: Receiver) -> Any:
+    return opened(folder)
+
+
 ROUTES: dict[str, MatrixRoute] = {
     # A platform that a helper module brings (`contract/<name>_world.py`) is here with its defaults.
     name: MatrixRoute(
-        opened=opened,
+        opened=partial(_without_receiver, opened),
         decisive=kills.DECISIVE[name],
         **KNOWN.get(name, {"title": name, "events": NO_EVENTS.format(name)}),
     )
@@ -155,13 +174,76 @@ ROUTES: dict[str, MatrixRoute] = {
 } | {
     "folder": MatrixRoute(
         title="Folder",
-        opened=in_folder,
+        opened=partial(_without_receiver, in_folder),
         silent=dict.fromkeys(VERBS, NO_SERVICE.format("requests")),
         session=NO_SERVICE.format("sessions"),
         tokens=NO_SERVICE.format("tokens"),
         events=NO_SERVICE.format("events"),
     )
 }
+
+
+# --- paid renders
+
+
+def with_callbacks(folder: Path, receiver: Receiver) -> Any:
+    """Shotstack, which calls our receiver back."""
+
+    async def named(attempt_id: str) -> Sequence[str]:
+        return [one.remote_id for one in receiver.events if one.attempt_id == attempt_id and one.remote_id]
+
+    def callback(attempt_id: str) -> str:
+        return f"{receiver.url}/shotstack?{callback_query(attempt_id, receiver.secrets.token(attempt_id))}"
+
+    return paid_world.shotstack(folder, callback=callback, named=named)
+
+
+async def from_shotstack(case: paid_world.Paid, receiver: Receiver, order: str, copies: int) -> None:
+    """The stand-in calls back about the renders that have ended."""
+    renders = case.sandbox.state["shotstack"].renders.values()
+    while any(render.finished is None for render in renders):  # noqa: ASYNC110 - the stand-in's own tasks
+        await asyncio.sleep(0.001)
+    await case.sandbox.webhooks.release(order=order, copies=copies)
+
+
+_PAID: dict[str, Any] = {
+    "verbs": PAID_VERBS,
+    "deciding": "submit",
+    "tokens": "its key does not expire",
+    "clocks": "the renderer uses no time of the service: Phantoms waits by the clock of its own database",
+}
+_SAVED_AFTER_FETCH = {"status": dict.fromkeys(ON_SAVES, "the state is saved after `fetch`")}
+_THIS_MACHINE = "nothing on this machine has {}"
+PAID_ROUTES: dict[str, MatrixRoute] = {
+    "shotstack": MatrixRoute(
+        title="Shotstack",
+        opened=partial(_without_receiver, paid_world.shotstack),
+        decisive=paid_world.bills,
+        silent={"find": "Shotstack lists no renders, so without a callback there is nothing to ask"},
+        unreachable=_SAVED_AFTER_FETCH,
+        events="it has no address of ours on this route",
+        **_PAID,
+    ),
+    "shotstack with callbacks": MatrixRoute(
+        title="Shotstack with callbacks",
+        opened=with_callbacks,
+        decisive=paid_world.bills,
+        unreachable={**_SAVED_AFTER_FETCH, "find": {EVENT_LATE: "before a callback has come, `find` sends no request"}},
+        send_events=from_shotstack,
+        **_PAID,
+    ),
+    "local": MatrixRoute(
+        title="This machine",
+        opened=partial(_without_receiver, paid_world.local),
+        silent=dict.fromkeys(PAID_VERBS, _THIS_MACHINE.format("requests")),
+        unreachable=_SAVED_AFTER_FETCH,
+        events=_THIS_MACHINE.format("events"),
+        **{**_PAID, "tokens": _THIS_MACHINE.format("a key")},
+    ),
+}
+
+
+ALL_ROUTES = ROUTES | PAID_ROUTES
 
 
 def uncovered() -> set[str]:
@@ -171,10 +253,11 @@ def uncovered() -> set[str]:
 
 @contextmanager
 def small_chunks() -> Iterator[None]:
-    """Chunks of 50 kB on both sides. The real least is 5 MB, which would have each cell write and hash a file of 15 MB."""
+    """Chunks of 50 kB on both sides, and no ffmpeg. The real least is 5 MB: each cell would write and hash a file of 15 MB."""
     with (
         mock.patch.object(tiktok_chunks, "ONE_CHUNK_BYTES", 80 * kills.KB),
         mock.patch.object(tiktok_chunks, "CHUNK_BYTES", 50 * kills.KB),
         mock.patch.object(tiktok_state, "MIN_CHUNK_BYTES", 50 * kills.KB),
+        mock.patch.object(local_renderer, "render", paid_world.quick_render),
     ):
         yield
