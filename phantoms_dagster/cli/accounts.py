@@ -17,7 +17,7 @@ from rich.table import Table
 from phantoms_dagster.cli.console import FAILED, err, out, plain, print_json, print_result, say
 from phantoms_dagster.cli.opened import opened_services
 from phantoms_dagster.domain.accounts import CONNECTED, Account, standing
-from phantoms_dagster.domain.errors import InvalidInput, ProviderError
+from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.accounts import Accounts
@@ -219,20 +219,11 @@ def _preflight(services: Services, account: Account, asked: list[Finding]) -> li
 def disconnect(account: AccountKey, as_json: AsJson = False) -> None:
     """Disconnect an account: end the connection at the platform and delete its tokens. Its posts and its owner stay."""
     with opened_services() as services:
-        from phantoms_dagster.store.grants import Grants  # noqa: PLC0415 - it imports the cryptography
-        from phantoms_dagster.wiring.connecting import revoke  # noqa: PLC0415
-        from phantoms_dagster.wiring.token_keys import vault  # noqa: PLC0415
+        from phantoms_dagster.wiring.connecting import disconnect as end  # noqa: PLC0415 - it imports the cryptography
 
-        platform, name = _key(account, "disconnect")
-        grants = Grants(services.engine, vault(services.settings))
-        told, why = False, "the platform has no way to say so; its owner can remove the app in the platform's settings"
-        try:
-            told = revoke(services, platform, name, grants.read(platform, name))
-        except (InvalidInput, ProviderError) as error:
-            why = f"the platform was not told: {error}; its owner can remove the app in the platform's settings"
-        grants.disconnect(platform, name)
-        line = f"disconnected {account}; its tokens are deleted{'' if told else f' ({why})'}"
-        print_result({"disconnected": account, "revoked": told}, line, as_json=as_json)
+        why = end(services, *_key(account, "disconnect"))
+        line = f"disconnected {account}; its tokens are deleted{f' ({why})' if why else ''}"
+        print_result({"disconnected": account, "revoked": not why}, line, as_json=as_json)
 
 
 def rotate_key(as_json: AsJson = False) -> None:

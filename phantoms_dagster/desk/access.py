@@ -16,7 +16,7 @@ class Role(IntEnum):
     OPERATOR = 3
 
 
-# Reads are GETs, changes are POSTs. The one exception is the return from a log-in at the provider.
+# Reads are GETs, changes are POSTs. The exceptions are the returns from a log-in at the provider and from a platform's consent.
 ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
     {
         ("GET", "/health"): Role.PUBLIC,
@@ -74,6 +74,14 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("GET", "/providers/{provider}"): Role.VIEWER,
         ("POST", "/providers/{provider}/trip"): Role.OPERATOR,
         ("POST", "/providers/{provider}/reset"): Role.OPERATOR,
+        # Accounts
+        ("GET", "/accounts"): Role.VIEWER,
+        ("POST", "/accounts/connect"): Role.OPERATOR,
+        ("GET", "/callback"): Role.OPERATOR,  # works once, and only in the session that began the attempt
+        ("GET", "/callback/"): Role.OPERATOR,
+        ("POST", "/accounts/check"): Role.OPERATOR,
+        ("GET", "/accounts/disconnect"): Role.OPERATOR,
+        ("POST", "/accounts/disconnect"): Role.OPERATOR,
         # The API
         ("GET", "/api/v1/openapi.json"): Role.VIEWER,
         ("GET", "/api/v1/me"): Role.VIEWER,

@@ -24,6 +24,7 @@ MENU = (
     MenuEntry("/pipeline", "Pipeline", "pipeline", also=("/videos/", "/bulk")),
     MenuEntry("/dead-letters", "Dead letters", "letters"),
     MenuEntry("/calendar", "Calendar", "calendar"),
+    MenuEntry("/accounts", "Accounts", "person"),
     MenuEntry("/providers", "Providers", "providers"),
     MenuEntry("/performance", "Performance", "performance"),
     MenuEntry("/add", "Add", "add"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.errors import InvalidInput, ProviderError
 from phantoms_dagster.domain.grants import Consent, Grant, GrantDead, OAuth, StoredGrant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader
@@ -178,6 +178,22 @@ class Connecting:
             if same and account.name != self.name and account.name in named:
                 return account.name
         return None
+
+
+def disconnect(services: Services, platform: Platform, name: str) -> str:
+    """End the connection at the platform, and delete the tokens. Returns why the platform was not told; empty: it was.
+
+    Raises InvalidInput when the account is not connected.
+    """
+    grants = Grants(services.engine, vault(services.settings))
+    owner = "its owner can remove the app in the platform's settings"
+    try:
+        told = revoke(services, platform, name, grants.read(platform, name))
+        why = "" if told else f"the platform has no way to say so; {owner}"
+    except (InvalidInput, ProviderError) as error:
+        why = f"the platform was not told: {error}; {owner}"
+    grants.disconnect(platform, name)
+    return why
 
 
 def revoke(services: Services, platform: Platform, name: str, stored: StoredGrant) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from phantoms_dagster.desk.access import ROLES
 
-# They stay open, are answered before anything is read, are for a guest who has nothing but a secret, or lead to another log-in.
+# They stay open, are answered before anything is read, are for a guest who has nothing but a secret, or take another site's answer.
 NOT_PAGES = {
     "/events",
     "/media/{name}",
@@ -22,6 +22,8 @@ NOT_PAGES = {
     "/guest/{secret}",
     "/login/oidc",
     "/login/oidc/back",
+    "/callback",
+    "/callback/",
 }
 
 
@@ -144,6 +146,8 @@ PAGES: Mapping[str, Mapping[str, Address]] = {
         "calendar, month": _same("/calendar?view=month", "/calendar?view=month&channel=channel-3"),
     },
     "/calendar/{key}": {"move": lambda s, n: f"/calendar/{_one(s.planned, n)}"},
+    "/accounts": {"accounts": _same("/accounts")},
+    "/accounts/disconnect": {"disconnect": _same("/accounts/disconnect?account=youtube%3Achannel-1-youtube")},
     "/providers": {"providers": _same("/providers")},
     "/providers/{provider}": {"provider": _same(*(f"/providers/{name}" for name in ("tiktok", "openai", "youtube", "shotstack")))},
     "/performance": {

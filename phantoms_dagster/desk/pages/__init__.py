@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from phantoms_dagster.desk.pages import (
+    accounts,
     add,
     audit,
     bulk,
@@ -41,6 +42,7 @@ PAGES: tuple[ModuleType, ...] = (
     bulk,
     letters,
     calendar,
+    accounts,
     providers,
     performance,
     add,
