@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import httpx
 
@@ -97,6 +97,12 @@ class LazyAdapters(dict[Platform, T], Generic[T]):
 
     def __contains__(self, platform: object) -> bool:
         return platform in self._platforms
+
+    def get(self, platform: Platform, default: Any = None) -> Any:
+        """As for any mapping. That of `dict` would not create the adapter."""
+        if platform not in self:
+            return default
+        return self[platform]
 
 
 def oauth_adapters(toolbox: Toolbox) -> Mapping[Platform, OAuth]:

@@ -21,10 +21,11 @@ from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.platforms.instagram.api import Graph
 from phantoms_dagster.platforms.instagram.choices import InstagramChoices, InstagramTerms
+from phantoms_dagster.platforms.instagram.preflight import InstagramPreflight
 from phantoms_dagster.platforms.instagram.source import address_of
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster_tests.contract.publishing_kit import MOMENTS, FakeJournal, at
-from phantoms_dagster_tests.contract.test_instagram import Stand, assert_one_post, make_job, mp4, standing, until_published
+from phantoms_dagster_tests.contract.test_instagram import ACCOUNT, Stand, assert_one_post, make_job, mp4, standing, until_published
 from phantoms_dagster_tests.vendor_specs import meta_parameters, meta_problem
 
 
@@ -141,6 +142,19 @@ async def test_an_account_that_may_not_post_trial_reels_is_told_what_to_change(s
     with pytest.raises(Permanent, match=r"may not post trial reels: leave `trial` out of its channel's `instagram`"):
         await publish(stand.publisher(), job_with(tmp_path, trial="manual"), journal)
     assert journal.record.state is PostState.FAILED
+
+
+@pytest.mark.parametrize(("followers", "verdict"), [(1_000, "ok"), (999, "note")])
+async def test_before_a_trial_reel_is_due_its_account_is_measured(
+    stand: Stand, tmp_path: Path, followers: int, verdict: str
+) -> None:
+    stand.sandbox.config["instagram.followers"] = followers
+    graph = Graph(client=stand.client, base_url=f"{stand.origin}/instagram", version="v26.0", tokens=stand.tokens)
+    checks = InstagramPreflight(graph)
+    [check] = await checks.checks(ACCOUNT, job_with(tmp_path, trial="manual"))
+    assert (check.name, check.verdict) == ("trial reel", verdict)
+    assert f"{followers:,} followers" in check.found
+    assert list(await checks.checks(ACCOUNT, job_with(tmp_path))) == []
 
 
 @pytest.mark.parametrize(

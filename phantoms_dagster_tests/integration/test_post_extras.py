@@ -233,6 +233,7 @@ async def test_the_due_extras_are_found_through_their_index(extras: Extras) -> N
 @pytest.fixture
 def services(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Services]:
     with sandbox_thread(tmp_path) as running:
+        running.sandbox.config["youtube.processing_seconds"] = 0
         made = Services(
             Settings(
                 paths={"home": tmp_path},
@@ -245,13 +246,15 @@ def services(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Serv
         made.close()
 
 
-async def post_with_captions(url: str, folder: Path) -> None:
-    await asyncio.to_thread(folder.mkdir)
+async def post_with_extras(url: str, folder: Path, sandbox: str) -> None:
+    """A video that was published by another process, on the sandbox that the services use."""
+    await asyncio.to_thread(folder.mkdir, exist_ok=True)
     async with open_world(url) as world, open_studio(world, folder) as studio:
-        await Extras(studio).posted({"captions": True})
+        studio.base_url = sandbox
+        await Extras(studio).posted()
 
 
-def test_the_sensor_starts_the_job_when_something_is_due_and_the_job_asks_the_platform(
+def test_the_sensor_starts_the_job_when_something_is_due_and_the_job_adds_it(
     database_url: str, services: Services, tmp_path: Path
 ) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
@@ -262,11 +265,11 @@ def test_the_sensor_starts_the_job_when_something_is_due_and_the_job_asks_the_pl
             return post_extras_sensor.evaluate_tick(context)
 
         assert ticked().skip_message == "nothing must be added to a post"
-        asyncio.run(post_with_captions(database_url, tmp_path / "studio"))
+        # The studio's media are in this folder, too, so the job finds the picture.
+        asyncio.run(post_with_extras(database_url, tmp_path, services.endpoints.base_url("youtube")))
         assert len(ticked().run_requests or []) == 1
         result = post_extras_job.execute_in_process(instance=instance, resources={"services": services})
         [event] = [event for event in result.all_events if event.is_successful_output]
         told = {name: value.value for name, value in event.step_output_data.metadata.items()}
-        # The sandbox of this test does not know the video, and says so.
-        assert told == {"added": 0, "refused": 1, "waiting": 0}
+        assert told == {"added": 2, "refused": 0, "waiting": 0}
         assert ticked().skip_message == "nothing must be added to a post"

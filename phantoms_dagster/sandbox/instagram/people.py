@@ -30,6 +30,7 @@ FACEBOOK_SCOPES = (
 )
 INSTAGRAM_SCOPES = ("instagram_business_basic", "instagram_business_content_publish", "instagram_business_manage_insights")
 PERMISSIONS = {"basic": 0, "publish": 1, "insights": 2}  # indexes in both lists of scopes
+FOLLOWERS = 1_000
 DATA_ACCESS_SECONDS = 90 * 86_400
 
 
@@ -84,10 +85,10 @@ def page_facts(token: Token) -> dict[str, Any]:
     }
 
 
-def node_facts(token: Token, number: str) -> tuple[str, Mapping[str, Any]] | None:
+def node_facts(token: Token, number: str, *, followers: int = FOLLOWERS) -> tuple[str, Mapping[str, Any]] | None:
     """The kind and the fields of a node that this token may read, other than media and containers."""
     if number == ig_user_id(token.account):
-        return "IGUser", _ig_facts(token.account)
+        return "IGUser", {**_ig_facts(token.account), "followers_count": followers}
     if number == _id(PAGE, token.account):
         return "Page", page_facts(token)
     if number == _id(PERSON, token.account):
@@ -100,7 +101,7 @@ def _ig_facts(account: str) -> dict[str, Any]:
         "id": ig_user_id(account),
         "username": account,
         "name": account.replace("_", " ").title(),
-        "followers_count": 1_000,
+        "followers_count": FOLLOWERS,
         "follows_count": 10,
         "media_count": 0,
     }

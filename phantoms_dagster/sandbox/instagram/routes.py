@@ -7,11 +7,12 @@ makes no requests to other machines: a `video_url` must be on this machine.
 Settings: `instagram.processing_seconds` (see `pace`), `instagram.quota_total` (100), `instagram.containers_total` (400),
 `instagram.names` (false: an account may be addressed by its name too, which the platform refuses), `instagram.login`
 (facebook), `instagram.login_uploads` (true: apps with Instagram Login may upload, too), `instagram.trials` (true: accounts may post
-trial reels), `instagram.app_secret`, `instagram.require_proof` (false: a call needs no `appsecret_proof`, but a wrong one is
-refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true: a video that breaks the media rules
-fails), `instagram.strip_at` (true: captions are read back without '@'), `instagram.status_lag_seconds` (0),
-`instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24), `instagram.deleted_media` ([]: ids of media that no longer
-exist), `instagram.claimed_media` ([]: ids of media without a permalink, as after a copyright claim).
+trial reels), `instagram.followers` (1,000), `instagram.app_secret`, `instagram.require_proof` (false: a call needs no
+`appsecret_proof`, but a wrong one is refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true: a
+video that breaks the media rules fails), `instagram.strip_at` (true: captions are read back without '@'),
+`instagram.status_lag_seconds` (0), `instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24),
+`instagram.deleted_media` ([]: ids of media that no longer exist), `instagram.claimed_media` ([]: ids of media without a permalink,
+as after a copyright claim).
 """
 
 from __future__ import annotations
@@ -239,7 +240,7 @@ class _Instagram:
         token, number = self._living(request, request.query), request.match_info["node"]
         if not number.isdecimal():
             raise unknown_name(number)
-        known = people.node_facts(token, number)
+        known = people.node_facts(token, number, followers=int(self._setting("followers", people.FOLLOWERS)))
         if known is None:
             raise gone(number)
         people.check_scope(token, self._login, "basic")
