@@ -12,22 +12,38 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import TextClause, text
 
 from phantoms_dagster.desk import provider_events as door
 from phantoms_dagster.domain.claims import AttemptOutcome
+from phantoms_dagster.domain.errors import Unknown
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.provider_events import Delivery, ProviderEvent
+from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
 from phantoms_dagster.domain.stages import StageState
+from phantoms_dagster.production.publication import publish
 from phantoms_dagster.providers.shotstack.events import callback_query
 from phantoms_dagster.registry.platforms import SPECS
+from phantoms_dagster.registry.providers import RENDERERS
+from phantoms_dagster.settings import Settings
+from phantoms_dagster.store import provider_events as events
 from phantoms_dagster.store.provider_events import KEPT_DAYS, NamedRenders
-from phantoms_dagster.wiring.provider_events import SENDERS, SettingsSecrets, event_url
+from phantoms_dagster.wiring.clock import SystemClock
+from phantoms_dagster.wiring.endpoints import Endpoints
+from phantoms_dagster.wiring.provider_events import SENDERS, SettingsSecrets, callback_for, event_url
+from phantoms_dagster.wiring.providers import Providers
+from phantoms_dagster_tests.contract import tiktok_world
+from phantoms_dagster_tests.contract.test_shotstack import running
+from phantoms_dagster_tests.integration.desk_process import open_process, until
 from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
+from phantoms_dagster_tests.integration.test_statement_plans import plan, reads
 
 PUBLIC = "https://desk.example.org"
 SECRET, APP_SECRET, VERIFY = "sandbox-secret", "meta-app-secret", "told-to-meta"
@@ -73,7 +89,9 @@ def stored(world: DeskWorld) -> list[dict[str, Any]]:
     return [dict(row) for row in world.world.rows("SELECT * FROM phantoms.provider_events ORDER BY id")]
 
 
-async def deferred_post(world: DeskWorld, platform: str = "tiktok", *, state: str = "committing", account: str = "a") -> str:
+async def deferred_post(
+    world: DeskWorld, platform: str = "tiktok", *, state: str = "committing", account: str = "a", publish_id: str = PUBLISH_ID
+) -> str:
     """A video whose post waits for an hour, with the handle of its upload in the ledger."""
     stages = ("script", "voiceover", "rendered_video", "approval", f"{platform}/variant")
     [key] = world.world.add(platforms=(Platform(platform),))
@@ -88,7 +106,7 @@ async def deferred_post(world: DeskWorld, platform: str = "tiktok", *, state: st
         platform=platform,
         account=account,
         state=state,
-        publish_id=PUBLISH_ID,
+        publish_id=publish_id,
     )
     later = datetime.now(UTC) + timedelta(hours=1)
     assert await store.finish(claim, AttemptOutcome(StageState.DEFERRED, retry_at=later, counts=False))
@@ -344,6 +362,113 @@ async def test_the_token_of_one_order_does_not_open_another(world: DeskWorld) ->
     query = f"?{callback_query(attempt_id, token)}"
     assert (await deliver(world, "shotstack", callback("edit"), {}, query)).status_code == 401
     assert stored(world) == []
+
+
+OF_POST = {"provider": "tiktok", "handle": '{"publish_id": "p7"}', "subject": None}
+OF_RENDER = {"stage": "rendered_video", "attempt_id": "a7-x"}
+STATEMENTS: dict[str, tuple[TextClause, dict[str, Any]]] = {
+    "what waits": (events.PENDING, {}),
+    "posts that a run holds": (events._POSTS_HELD, {"stage": "tiktok/post", **OF_POST}),
+    "posts to wake": (events._WAKE_POSTS, {"stage": "tiktok/post", **OF_POST}),
+    "results to read": (events._READ_AGAIN, OF_POST),
+    "ids that come late": (events._ASK_LATE_ID, {**OF_POST, "public_id": "^[0-9]+$", "late": "[{}]"}),
+    "a render that a run holds": (events._RENDER_HELD, OF_RENDER),
+    "a render to wake": (events._WAKE_RENDER, OF_RENDER),
+    "renders that were named": (events._NAMED, {"provider": "shotstack", "attempt_id": "a7-x"}),
+    "events to forget": (events.FORGET, {"days": 30}),
+}
+
+
+@pytest.fixture
+def filled(world: DeskWorld) -> DeskWorld:
+    """Many finished posts and renders, and few that wait."""
+    for statement in (
+        """INSERT INTO phantoms.videos (key, channel, title, brief, platforms, source, fingerprint)
+            SELECT 'v' || n, 'facts', 't', '{}', '{tiktok}', 'test', 'f' || n FROM generate_series(1, 20000) AS n""",
+        """INSERT INTO phantoms.stages (video_id, stage, state, retry_at)
+            SELECT v.id, s, CASE WHEN v.id % 500 = 0 THEN 'deferred' ELSE 'done' END, now() + interval '1 hour'
+            FROM phantoms.videos v, unnest(ARRAY['rendered_video', 'tiktok/post']) AS s""",
+        """INSERT INTO phantoms.attempts (video_id, stage, revision, generation, state)
+            SELECT id, 'rendered_video', 1, 1, 'done' FROM phantoms.videos""",
+        """INSERT INTO phantoms.renders (video_id, revision, state, attempt_id, render_id)
+            SELECT id, 1, 'done', 'a' || id || '-x', 'r' || id FROM phantoms.videos""",
+        """INSERT INTO phantoms.posts (video_id, platform, account, state, marker, handle, remote_id, url, video_sha256,
+                caption_sha256, published_at)
+            SELECT id, 'tiktok', 'a', 'confirmed', key, jsonb_build_object('publish_id', 'p' || id), id::text, 'u', '', '', now()
+            FROM phantoms.videos""",
+        "INSERT INTO phantoms.post_reads (post_id, due_at) SELECT id, now() + interval '1 day' FROM phantoms.posts",
+        """INSERT INTO phantoms.provider_events (provider, digest, kind, attempt_id, remote_id, followed_at)
+            SELECT 'shotstack', n::text, 'edit', 'a' || n || '-x', 'r', now() FROM generate_series(1, 20000) AS n""",
+    ):
+        world.world.write(statement)
+    with world.world.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE"))
+    return world
+
+
+async def test_what_an_event_names_is_found_by_an_index(filled: DeskWorld) -> None:
+    for name, (statement, values) in STATEMENTS.items():
+        found = set(reads(await plan(filled.world, statement, values)))
+        assert {table for table, kind in found if kind == "Seq Scan" and table != "accounts"} == set(), name
+
+
+# --- the whole way: a stand-in, a desk in a process of its own, PostgreSQL
+
+
+async def test_a_running_desk_makes_a_post_due_that_tiktok_tells_of(
+    world: DeskWorld, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    variables = {"PHANTOMS_PROVIDER_EVENTS_URL": "http://127.0.0.1", "PHANTOMS_TIKTOK_CLIENT_SECRET": SECRET}
+    async with open_process(tmp_path, database_url, redis_url, **variables) as desk, tiktok_world.a_world(tmp_path) as tiktok:
+        tiktok.sandbox.configure({"tiktok.webhook_url": f"{desk.url}/provider-events/tiktok", "webhooks.held": True})
+        journal = tiktok.journal()
+        await publish(tiktok.publisher(), tiktok.job(), journal)
+        key = await deferred_post(world, publish_id=str(journal.record.handle["publish_id"]))
+        assert await tiktok.sandbox.webhooks.release(copies=2) == 4
+        assert tiktok.sandbox.webhooks.statuses == [200] * 4
+        await until(lambda: world.world.due("tiktok/post") == [key], "the post is due")
+        assert len(stored(world)) == 2
+
+
+async def test_a_render_whose_order_got_no_answer_is_found_by_its_callback(
+    world: DeskWorld, database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """It was written off after half an hour, and ordered and paid again."""
+    key, attempt_id = await lost_render(world)
+    variables = {"PHANTOMS_PROVIDER_EVENTS_URL": "http://127.0.0.1", "PHANTOMS_PROVIDER_EVENTS_SECRET": "s" * 40}
+    async with open_process(tmp_path, database_url, redis_url, **variables) as desk, running(tmp_path) as shotstack:
+        settings = world.desk.settings.changed({"provider_events": {"url": desk.url}})
+        named = partial(NamedRenders(world.world.async_engine).of, "shotstack")
+        renderer = shotstack.renderer(callback=callback_for(settings, "shotstack"), named=named)
+        shotstack.fault("shotstack.render", "drop_after")
+        with pytest.raises(Unknown):
+            await renderer.submit(shotstack.job(attempt_id=attempt_id), shotstack.about_to_bill)
+        assert await renderer.find(attempt_id) == Undecided()
+        await until(lambda: world.world.due("rendered_video") == [key], "the render is due")
+        [order] = shotstack.billed
+        assert await renderer.find(attempt_id) == Found(RemoteId(order["id"]))
+
+
+async def test_the_renderer_of_a_run_gets_the_address_and_asks_the_table(world: DeskWorld, tmp_path: Path) -> None:
+    async with running(tmp_path) as shotstack:
+        settings = Settings(
+            paths={"home": tmp_path},
+            provider_events={"url": PUBLIC, "secret": "s" * 40},
+            sandbox={"url": shotstack.url},
+            renderer={"choice": "shotstack"},
+        )
+        nothing: Any = None
+        named = NamedRenders(world.world.async_engine).of
+        clients = {"shotstack": shotstack.client}
+        renderer = Providers(settings, Endpoints(settings), clients, nothing, SystemClock(), named=named).make(RENDERERS)
+        answer = await renderer.submit(shotstack.job(attempt_id="a1-x"), shotstack.about_to_bill)
+        [(edit, _)] = await until(lambda: shotstack.renders, "the render")
+        query = callback_query("a1-x", SettingsSecrets(settings, "shotstack").token("a1-x"))
+        assert edit["callback"] == f"{PUBLIC}/provider-events/shotstack?{query}"
+        assert await renderer.find("a1-x") == Undecided()
+        delivery = Delivery({}, {}, b"callback", datetime.now(UTC))
+        world.desk.provider_events.take("shotstack", delivery, [ProviderEvent("edit", attempt_id="a1-x", remote_id=answer.id)])
+        assert await renderer.find("a1-x") == Found(answer)
 
 
 def test_every_sender_of_events_is_tested_here() -> None:
