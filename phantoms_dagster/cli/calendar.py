@@ -12,9 +12,11 @@ import typer
 from rich.table import Table
 
 from phantoms_dagster.cli.completion import complete_video
-from phantoms_dagster.cli.console import out, plain, print_json, report, say
+from phantoms_dagster.cli.console import out, plain, print_json, print_result, report, say
+from phantoms_dagster.cli.guest_links import desk_address
 from phantoms_dagster.cli.opened import opened_services
 from phantoms_dagster.cli.people import actor
+from phantoms_dagster.cli.times import local
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.local_times import read_local
 from phantoms_dagster.domain.models import Platform
@@ -51,6 +53,11 @@ def register(app: typer.Typer) -> None:
     group.command("move")(move)
     group.command("cancel")(cancel)
     group.command("override")(override)
+    feeds = typer.Typer(help="Make addresses at which calendar programs read the calendar, list them, and revoke them.")
+    feeds.command("add")(add_feed)
+    feeds.command("list")(show_feeds)
+    feeds.command("revoke")(revoke_feed)
+    group.add_typer(feeds, name="feed", no_args_is_help=True)
     app.add_typer(group, name="calendar", rich_help_panel="Review")
 
 
@@ -111,6 +118,47 @@ def override(video: Video, platform: OnPlatforms = None, reason: Reason = "", as
         key = services.catalogue().find(video)
         changed = services.booking_changes().override(key, actor(), platforms=_platforms(platform), reason=reason)
         _tell(changed, [], as_json=as_json)
+
+
+def add_feed(
+    channel: Annotated[str, typer.Option(help="Only the posts of this channel; default: all channels")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make an address for calendar programs and print it. It cannot be shown again: only its hash is stored."""
+    with opened_services() as services:
+        services.take_channels()
+        feed, secret = services.calendar_feeds().add(channel, actor())
+        address = f"{desk_address(services.settings)}calendar/{secret}.ics"
+        if as_json:
+            print_json({**asdict(feed), "url": address})
+            return
+        out.print(address, soft_wrap=True, markup=False, highlight=False)
+        say("  anyone who has it can read the calendar while the desk runs; to revoke it:", style="dim")
+        out.print(f"  phantoms calendar feed revoke {feed.id}", style="dim", soft_wrap=True)
+
+
+def show_feeds(as_json: AsJson = False) -> None:
+    """List the feeds, newest first. Their addresses are never shown again."""
+    with opened_services() as services:
+        found = services.calendar_feeds().all()
+        if as_json:
+            print_json({"feeds": [asdict(feed) for feed in found]})
+            return
+        if not found:
+            say("no calendar feeds; `phantoms calendar feed add` makes one")
+        for feed in found:
+            state = f"revoked by {feed.revoked_by}, {local(feed.revoked_at)}" if feed.revoked_at else "open"
+            about = f"{feed.channel or 'all channels'}, made by {feed.made_by}, {local(feed.made_at)}: {state}"
+            out.print(f"[bold]{feed.id}[/]  {plain(about)}", soft_wrap=True)
+
+
+def revoke_feed(
+    number: Annotated[int, typer.Argument(help="The feed's id, as `phantoms calendar feed list` shows it")], as_json: AsJson = False
+) -> None:
+    """Revoke a feed, so that its address no longer works."""
+    with opened_services() as services:
+        feed = services.calendar_feeds().revoke(number, actor())
+        print_result(asdict(feed), f"revoked calendar feed {feed.id}", as_json=as_json)
 
 
 def _when(services: Services, key: str, written: str) -> When:

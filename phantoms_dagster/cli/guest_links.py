@@ -56,7 +56,7 @@ def add(
         services.take_channels()
         key = services.catalogue().find(video)
         link, secret = links.add(key, guest, actor(), content_sha256=content, hours=hours)
-        address = f"{_desk(services.settings)}guest/{secret}"
+        address = f"{desk_address(services.settings)}guest/{secret}"
         if as_json:
             print_json({**_row(link), "url": address})
             return
@@ -106,7 +106,7 @@ def _row(link: GuestLink) -> dict[str, object]:
     return {name: value for name, value in asdict(link).items() if name != "content_sha256"} | {"content": link.content_sha256}
 
 
-def _desk(settings: Settings) -> str:
+def desk_address(settings: Settings) -> str:
     """Return the desk's URL: PHANTOMS_DESK_URL (which a running `phantoms up` sets), else the local default."""
     host = f"[{settings.desk.host}]" if ":" in settings.desk.host else settings.desk.host
     return f"{(settings.desk.url or f'http://{host}:{settings.desk.port}').rstrip('/')}/"

@@ -58,6 +58,7 @@ EXAMPLES = {
         "phantoms calendar move octopuses next --platform tiktok",
         'phantoms calendar cancel octopuses --reason "the topic is no longer true"',
         'phantoms calendar override octopuses --reason "part two of the series"',
+        "phantoms calendar feed add --channel curious",
     ],
     "doctor": ["phantoms doctor", "phantoms doctor --json"],
 }

@@ -67,8 +67,13 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("POST", "/dead-letters/{cause}/act"): Role.OPERATOR,
         # Calendar
         ("GET", "/calendar"): Role.VIEWER,
+        ("GET", "/calendar/{secret}.ics"): Role.PUBLIC,  # the secret in the URL is the credential
+        ("GET", "/calendar-feeds"): Role.VIEWER,
+        ("POST", "/calendar-feeds"): Role.REVIEWER,
+        ("POST", "/calendar-feeds/{number}/revoke"): Role.REVIEWER,
         ("GET", "/calendar/{key}"): Role.VIEWER,
         ("POST", "/calendar/{key}/move"): Role.REVIEWER,
+        ("POST", "/calendar/{key}/post/{platform}"): Role.REVIEWER,
         # Providers
         ("GET", "/providers"): Role.VIEWER,
         ("GET", "/providers/{provider}"): Role.VIEWER,

@@ -125,6 +125,17 @@ class BookedPosts:
             found = tuple(_missed(row) for row in missed)
         return CalendarList(now, tuple(sorted(lines, key=lambda one: (one.at, one.channel, one.platform))), found)
 
+    def free(self, low: datetime, high: datetime, *, channel: str = "") -> list[CalendarLine]:
+        """The free slots of a period, from now on. Raises UnreadableRow."""
+        with self._engine.connect() as connection:
+            now: datetime = connection.execute(_NOW).scalar_one()
+            channels = [
+                channel_of(f"videos of {row.name}", row.config)
+                for row in connection.execute(_CHANNELS)
+                if channel in ("", row.name)
+            ]
+            return self._free(connection, channels, max(low, now), high)
+
     def _free(self, connection: Connection, channels: Sequence[Channel], now: datetime, high: datetime) -> list[CalendarLine]:
         """The slots that the next videos can take."""
         planned: dict[Platform, list[PlannedPost]] = {}

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from phantoms_dagster.store.booking_changes import BookingChanges
     from phantoms_dagster.store.brief_edits import BriefEdits
     from phantoms_dagster.store.calendar import Calendar
+    from phantoms_dagster.store.calendar_feeds import CalendarFeeds
     from phantoms_dagster.store.guest_links import GuestLinks
     from phantoms_dagster.store.pending import PendingDecisions
     from phantoms_dagster.store.performance.tables import PerformanceTables
@@ -182,6 +183,12 @@ class Services:
         from phantoms_dagster.store.calendar import Calendar  # noqa: PLC0415
 
         return Calendar(self.engine)
+
+    def calendar_feeds(self) -> CalendarFeeds:
+        """The addresses at which the calendar can be read without logging in."""
+        from phantoms_dagster.store.calendar_feeds import CalendarFeeds  # noqa: PLC0415
+
+        return CalendarFeeds(self.engine)
 
     def booked_posts(self) -> BookedPosts:
         """The reader of bookings, missed slots and free ones."""

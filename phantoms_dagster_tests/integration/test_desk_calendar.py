@@ -11,7 +11,10 @@ import httpx
 import pytest
 
 from phantoms_dagster.domain.models import Platform, PostingHours
+from phantoms_dagster.domain.posting_slots import PostingSlot
 from phantoms_dagster.store import calendar as store_calendar
+from phantoms_dagster.store.audit import Actor
+from phantoms_dagster.store.booking_changes import BookingChanges
 from phantoms_dagster.store.catalogue import Catalogue
 from phantoms_dagster_tests.integration.desk_world import Browser, DeskWorld, open_desk
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, brief
@@ -296,3 +299,90 @@ async def test_a_full_hour_shows_a_few_also_when_channels_have_other_hours_at_th
     browser = await world.logged_in("vera", "viewer")
     week = (await browser.get("/calendar?from=2026-12-24")).text
     assert (week.count('class="e-time"'), week.count(">2 more</a>"), "16 videos" in week) == (12, 2, True)
+
+
+# --- slots and bookings
+
+
+def slotted(world: DeskWorld, **changes: object) -> None:
+    slots = (PostingSlot(time="12:00"), PostingSlot(time="18:00"))
+    world.world.catalogue.put_channels([CHANNEL.model_copy(update={"slots": slots, **changes})])
+
+
+def book(world: DeskWorld, key: str, when: datetime | str) -> None:
+    BookingChanges(world.world.engine).move(key, when, Actor("ann", "cli"))  # type: ignore[arg-type]
+
+
+def state_of(world: DeskWorld, key: str, platform: str = "youtube") -> tuple[str, str]:
+    [row] = world.world.rows(
+        """SELECT b.state, b.kind FROM phantoms.bookings b JOIN phantoms.videos v ON v.id = b.video_id
+        WHERE v.key = :key AND b.platform = :platform""",
+        key=key,
+        platform=platform,
+    )
+    return row["state"], row["kind"]
+
+
+async def test_the_week_shows_booked_posts_and_free_slots(world: DeskWorld) -> None:
+    slotted(world)
+    [key] = world.world.add(1)
+    book(world, key, "next")
+    [row] = world.world.rows("SELECT at FROM phantoms.bookings")
+    at = row["at"]
+    browser = await world.logged_in("vera", "viewer")
+    page = (await browser.get(f"/calendar?from={at:%Y-%m-%d}")).text
+    cell = re.search(rf'data-slot="{at:%Y-%m-%dT%H}".*?</td>', page, re.DOTALL)
+    assert cell
+    assert "Ocean facts" in cell[0]
+    assert '<span class="e-time">' in cell[0]
+    after = (at + timedelta(days=7)).strftime("%Y-%m-%d")
+    assert (await browser.get(f"/calendar?from={after}")).text.count('class="free-slot"') == 14
+    assert "approved videos take the next free slot" in page
+    for view in ("list", "month"):
+        assert "Ocean facts" in (await browser.get(f"/calendar?from={at:%Y-%m-%d}&view={view}")).text
+
+
+async def test_a_person_decides_about_a_missed_slot_at_the_desk(world: DeskWorld) -> None:
+    slotted(world, missed="ask")
+    [key] = world.world.add(1)
+    book(world, key, "next")
+    world.world.write("UPDATE phantoms.bookings SET state = 'missed', note = 'nothing ran', at = now() - interval '3 hours'")
+    browser = await world.logged_in("rita")
+    today = datetime.now(UTC) - timedelta(hours=3)
+    assert "its slot was missed: nothing ran" in (await browser.get(f"/calendar?from={today:%Y-%m-%d}")).text
+    assert "Its slot was missed: nothing ran" in (await browser.get(f"/calendar/{key}")).text
+    answer = await browser.post(f"/calendar/{key}/post/youtube", {"answer": "next"})
+    assert answer.status_code == 303, answer.text
+    assert state_of(world, key) == ("booked", "slot")
+    [row] = [one for one in world.desk.audit.page(subject=key) if one.action == "move post" and one.via == "desk"]
+    assert row.who == "rita"
+
+
+async def test_a_repetition_is_allowed_at_the_desk_and_a_post_is_taken_out_and_put_back(world: DeskWorld) -> None:
+    slotted(world)
+    [key] = world.world.add(1)
+    book(world, key, "next")
+    world.world.write("UPDATE phantoms.bookings SET state = 'repeat', note = 'it has the same file as another'")
+    browser = await world.logged_in("rita")
+    assert "It may repeat an earlier post: it has the same file as another" in (await browser.get(f"/calendar/{key}")).text
+    for answer, expected in (
+        ("override", ("booked", "slot")),
+        ("cancel", ("cancelled", "slot")),
+        ("now", ("booked", "now")),
+    ):
+        sent = await browser.post(f"/calendar/{key}/post/youtube", {"answer": answer})
+        assert sent.status_code == 303, sent.text
+        assert state_of(world, key) == expected
+    assert (await browser.post(f"/calendar/{key}/post/youtube", {"answer": "dance"})).status_code == 422
+    assert (await browser.post(f"/calendar/{key}/post/vine", {"answer": "now"})).status_code == 404
+    assert (await browser.post(f"/calendar/{key}/post/tiktok", {"answer": "now"})).status_code == 422
+
+
+async def test_a_time_from_the_form_replaces_the_bookings(world: DeskWorld) -> None:
+    slotted(world)
+    [key] = world.world.add(1)
+    book(world, key, "next")
+    browser = await world.logged_in("rita")
+    assert (await send(browser, key, at=f"{YEAR}-07-01T18:30")).status_code == 303
+    assert publish_at(world, key) == datetime(YEAR, 7, 1, 18, 30, tzinfo=UTC)
+    assert world.world.rows("SELECT * FROM phantoms.bookings") == []

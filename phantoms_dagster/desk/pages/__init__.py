@@ -10,6 +10,7 @@ from phantoms_dagster.desk.pages import (
     audit,
     bulk,
     calendar,
+    calendar_feeds,
     editing,
     front,
     guest,
@@ -41,6 +42,7 @@ PAGES: tuple[ModuleType, ...] = (
     videos,
     bulk,
     letters,
+    calendar_feeds,  # before `calendar`, whose addresses include its own
     calendar,
     accounts,
     providers,

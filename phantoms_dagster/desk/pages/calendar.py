@@ -18,7 +18,7 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from phantoms_dagster.desk.render import page, redirect_to
-from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field
+from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field, visible_text
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.local_times import happens_twice, is_skipped, read_local, start_of_day
@@ -42,6 +42,7 @@ def register(app: FastAPI) -> None:
     app.get("/calendar", include_in_schema=False)(calendar)
     app.get("/calendar/{key}", include_in_schema=False)(form_of_move)
     app.post("/calendar/{key}/move", include_in_schema=False)(move)
+    app.post("/calendar/{key}/post/{platform}", include_in_schema=False)(change_post)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Cell:
     """An hour of a day. `wall` is the local time as forms send it. `open`: the channel posts in this hour.
 
     `skipped`: the hour does not exist because the clocks change; `twice`: it exists twice. `more` counts videos not in `entries`.
+    `free`: the slots that the next videos can take.
     """
 
     wall: str
@@ -97,6 +99,21 @@ class Cell:
     twice: bool
     entries: Sequence[CalendarEntry]
     more: int = 0
+    free: Sequence[FreeTime] = ()
+
+
+@dataclass(frozen=True)
+class FreeTime:
+    """A slot that is free on these platforms. `clock` is its time in its channel's time zone."""
+
+    clock: str
+    channel: str
+    platforms: tuple[Platform, ...]
+
+    @property
+    def where(self) -> Markup:
+        """The markup with a dot per platform, and their names for screen readers."""
+        return _where(self.platforms)
 
 
 @dataclass(frozen=True)
@@ -166,7 +183,8 @@ def calendar(visit: CurrentVisit, view: str = "week", channel: str = "") -> Resp
         channels=channels,
         zone=zone,
         days=days,
-        hours=_hours(days, channels, channel, counted) if shown.view == "week" else [],
+        hours=_hours(days, channels, channel, counted, _free(visit, first, last, channel)) if shown.view == "week" else [],
+        slotted=any(each.slots for name, each in channels.items() if channel in ("", name)),
         weeks=[days[n : n + 7] for n in range(0, len(days), 7)] if shown.view == "month" else [],
         title=_title(shown, first, last),
         earlier=shown.path(start=_step(shown, -1)),
@@ -182,7 +200,8 @@ def form_of_move(visit: CurrentVisit, key: str, at: str = "") -> Response:
     """Show when a video is published, with a form to move it."""
     plan = visit.desk.calendar
     video, channel = video_of(plan, key)
-    wall = at or (f"{video.publish_at.astimezone(ZoneInfo(channel.timezone)):%Y-%m-%dT%H:%M}" if video.publish_at else "")
+    planned = video.planned_at
+    wall = at or (f"{planned.astimezone(ZoneInfo(channel.timezone)):%Y-%m-%dT%H:%M}" if planned else "")
     return _form(visit, plan, video, channel, wall=wall)
 
 
@@ -213,11 +232,32 @@ def move(visit: CurrentVisit, key: str, form: Form) -> Response:
     edits = BriefEdits(visit.desk.services.engine)
     edited = edits.edit(key, changes, by=visit.name, actor=visit.actor, check=unchanged)
     if at is None:
-        return redirect_to(visit, f"/calendar/{quote(key, safe='')}", f"{video.title} goes out as soon as it is approved.")
+        then = "takes the next free slots" if channel.slots else "goes out as soon as it is approved"
+        return redirect_to(visit, f"/calendar/{quote(key, safe='')}", f"{video.title} {then}.")
     local = at.astimezone(ZoneInfo(channel.timezone))
     said = f"{video.title}: {local:%a} {local.day} {local:%b} {local:%H:%M} {local.tzname()}."
     back = CalendarView("week", local.date(), video.channel if field(form, "channel") else "")
     return redirect_to(visit, back.path(), " ".join([said, *edited.notes]))
+
+
+def change_post(visit: CurrentVisit, key: str, platform: str, form: Form) -> Response:
+    """Move one post to the next free slot or to now, take it out of the calendar, or allow it although it repeats another one."""
+    if platform not in tuple(Platform):
+        raise NotFound(f"There is no platform {platform[:40]}.")
+    on, answer = (Platform(platform),), field(form, "answer")
+    changes = visit.desk.services.booking_changes()
+    reason = visible_text(form, "note", most=300)
+    if answer == "override":
+        changed = changes.override(key, visit.actor, platforms=on, reason=reason)
+    elif answer == "cancel":
+        changed = changes.cancel(key, visit.actor, platforms=on, reason=reason)
+    elif answer in ("next", "now"):
+        changed = changes.move(key, "next" if answer == "next" else "now", visit.actor, platforms=on)
+    else:
+        raise InvalidInput("Choose one of the buttons.")
+    said = {"cancel": "was taken out of the calendar", "now": "goes out as soon as it is ready"}.get(answer)
+    told = f"The post on {on[0].title} {said}." if said else f"{changed.booked[0].said}."
+    return redirect_to(visit, f"/calendar/{quote(key, safe='')}", told)
 
 
 # --- what is shown
@@ -312,7 +352,7 @@ def entry_of(video: Scheduled, channel: Channel, now: datetime) -> CalendarEntry
     at = _goes_out(video, channel)
     if at is None:
         return None
-    tone = "bad" if video.cause else "out" if not video.waits else "late" if at < now else "plan"
+    tone = "bad" if video.cause else "out" if not video.waits else "late" if at < now or video.person else "plan"
     return CalendarEntry(video, at, at.astimezone(ZoneInfo(channel.timezone)), tone)
 
 
@@ -330,12 +370,28 @@ def _goes_out(video: Scheduled | CalendarSlot, channel: Channel) -> datetime | N
     return next_opening(channel, planned) if planned is not None else None
 
 
+def _free(visit: Visit, first: date, last: date, channel: str) -> Mapping[tuple[date, int], Sequence[FreeTime]]:
+    """Return the free slots of these days by day and local hour."""
+    low, high = start_of_day(first, "UTC", after=-1), start_of_day(last, "UTC", after=1)
+    found: dict[tuple[datetime, str], list[Platform]] = {}
+    for line in visit.desk.services.booked_posts().free(low, high, channel=channel):
+        found.setdefault((line.at.astimezone(ZoneInfo(line.timezone)), line.channel), []).append(line.platform)
+    by_hour: dict[tuple[date, int], list[FreeTime]] = {}
+    for (local, name), platforms in sorted(found.items()):
+        by_hour.setdefault((local.date(), local.hour), []).append(FreeTime(f"{local:%H:%M}", name, tuple(platforms)))
+    return by_hour
+
+
 def _hours(
-    days: Sequence[CalendarDay], channels: Mapping[str, Channel], channel: str, counted: Mapping[tuple[date, int], int]
+    days: Sequence[CalendarDay],
+    channels: Mapping[str, Channel],
+    channel: str,
+    counted: Mapping[tuple[date, int], int],
+    free: Mapping[tuple[date, int], Sequence[FreeTime]],
 ) -> list[tuple[int, list[Cell]]]:
     """Return the rows of the week view: the channels' posting hours with one hour around them, and all hours with videos."""
     shown = [each for name, each in channels.items() if not channel or name == channel]
-    used = {entry.local.hour for day in days for entry in day.entries}
+    used = {entry.local.hour for day in days for entry in day.entries} | {hour for _, hour in free}
     near = {(hour + by) % 24 for hour in range(24) for by in (-1, 0, 1) if any(hour in each.posting_hours for each in shown)}
     rows = sorted(used | near)
     zone = shown[0].timezone if len({each.timezone for each in shown}) == 1 else ""
@@ -353,7 +409,17 @@ def _hours(
             twice = bool(zone) and happens_twice(wall, zone)
             entries = by_hour.get((day.day, hour), [])
             more = counted.get((day.day, hour), 0) - len(entries)
-            cells.append(Cell(f"{wall:%Y-%m-%dT%H}", is_open and not skipped, skipped, twice, entries, max(0, more)))
+            cells.append(
+                Cell(
+                    f"{wall:%Y-%m-%dT%H}",
+                    is_open and not skipped,
+                    skipped,
+                    twice,
+                    entries,
+                    max(0, more),
+                    free.get((day.day, hour), ()),
+                )
+            )
         table.append((hour, cells))
     return table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phantoms_dagster.store.schema.calendar import bookings, missed_slots
+from phantoms_dagster.store.schema.calendar import bookings, calendar_feeds, missed_slots
 from phantoms_dagster.store.schema.columns import SCHEMA, metadata
 from phantoms_dagster.store.schema.desk import bulk_actions, bulk_items, guest_links, holds, issues, pending_decisions
 from phantoms_dagster.store.schema.outside import (
@@ -58,6 +58,7 @@ __all__ = [
     "bookings",
     "bulk_actions",
     "bulk_items",
+    "calendar_feeds",
     "channels",
     "dead_letters",
     "desk_sessions",

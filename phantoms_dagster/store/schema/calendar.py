@@ -1,8 +1,8 @@
-"""Tables of the calendar: when each post goes out, and which slots were missed."""
+"""Tables of the calendar: when each post goes out, which slots were missed, and who may read the calendar."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Text, text
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Text, UniqueConstraint, text
 
 from phantoms_dagster.store.schema.columns import id_column, metadata, time_column, video_column
 
@@ -45,4 +45,17 @@ missed_slots = Table(
     Column("policy", Text, nullable=False),
     Index("missed_slots_of_video", "video_id", "id"),
     Index("missed_slots_by_time", "at"),
+)
+
+calendar_feeds = Table(
+    "calendar_feeds",
+    metadata,
+    id_column(),
+    Column("secret_sha256", Text, nullable=False),
+    Column("channel", Text, nullable=False, server_default=text("''")),
+    Column("made_by", Text, nullable=False),
+    time_column("made_at", now=True),
+    Column("revoked_by", Text),
+    time_column("revoked_at"),
+    UniqueConstraint("secret_sha256", name="calendar_feeds_secret"),
 )
