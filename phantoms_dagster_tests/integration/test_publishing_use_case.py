@@ -44,6 +44,26 @@ async def studio(world: World, tmp_path: Path) -> AsyncIterator[Studio]:
 # --- how a post goes out
 
 
+@pytest.mark.parametrize("choices", [{}, {"release": "youtube"}])
+async def test_a_post_without_a_time_goes_out_on_a_clock_that_never_stands_still(studio: Studio, choices: dict[str, str]) -> None:
+    """A clock that was read twice for one decision said each time that the post goes out a moment later."""
+
+    class Running:
+        def now(self) -> datetime:
+            studio.clock.time += timedelta(milliseconds=1)
+            return studio.clock.time
+
+        async def sleep(self, seconds: float) -> None:
+            await studio.clock.sleep(seconds)
+
+    channel = Channel.model_validate({**CHANNEL.model_dump(), "youtube": choices})
+    [key] = await studio.ready_to_post(channel=channel)
+    use_case = studio.publish()
+    use_case._clock = Running()
+    await studio.make(key, "youtube/post", use_case)
+    assert [post["privacy"] for post in studio.posts()] == ["public"]
+
+
 async def test_a_video_that_youtube_releases_is_handed_over_a_quarter_of_an_hour_before_its_time(studio: Studio) -> None:
     """Until then it can be moved. Afterwards only YouTube's clock makes it public."""
     handing = Channel.model_validate({**CHANNEL.model_dump(), "youtube": {"release": "youtube"}})

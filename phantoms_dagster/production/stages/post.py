@@ -147,7 +147,8 @@ class Publish:
     def _check_time(self, task: StageTask, time: PostTime) -> None:
         if time.waits:
             raise WaitsForPerson(time.waits)
-        now, opens = self._clock.now(), self._opens(task, time)
+        now = self._clock.now()
+        opens = _opens(task, time, now)
         if opens > now and (begins := opens - self._lead(task)) > now:
             raise NotYet(f"goes out at {opens:%Y-%m-%d %H:%M} UTC", retry_after=(begins - now).total_seconds(), until=begins)
 
@@ -155,11 +156,6 @@ class Publish:
         """How long before its time the platform may get the post. See `PostTerms`."""
         terms = self._words(task, task.claim.output(task.claim.stage.after[0], VariantOutput)).terms
         return terms.lead() if terms is not None else timedelta(0)
-
-    def _opens(self, task: StageTask, time: PostTime) -> datetime:
-        """When the post goes out: now, or at its time within the channel's hours."""
-        now = self._clock.now()
-        return next_opening(task.video.channel, max(now, time.at or now))
 
     def _words(self, task: StageTask, variant: VariantOutput) -> PostWords:
         """The words to send: the variant's title and caption, and everything else as approved."""
@@ -181,8 +177,10 @@ class Publish:
         async def release_at() -> datetime | None:
             if not self._lead(task):
                 return None
-            opens = self._opens(task, await self._times.of(task.claim))
-            return opens if opens > self._clock.now() else None
+            time = await self._times.of(task.claim)
+            now = self._clock.now()
+            opens = _opens(task, time, now)
+            return opens if opens > now else None
 
         return PublishJob(
             video_key=task.video.key,
@@ -202,6 +200,11 @@ class Publish:
             address=lambda: self._media.public_url(file, ADDRESS_LASTS),
             release_at=release_at,
         )
+
+
+def _opens(task: StageTask, time: PostTime, now: datetime) -> datetime:
+    """When the post goes out: `now`, or at its time within the channel's hours."""
+    return next_opening(task.video.channel, max(now, time.at or now))
 
 
 def _check_approved(task: StageTask, variant: VariantOutput, words: PostWords) -> None:
