@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 KEPT_DAYS = 30
 # A run that holds the post or the render may have looked a moment before the event. So the event waits for its end, for this long.
 HELD_MINUTES = 15
-BATCH = 100
+BATCH = 500
+# An event that names only an account says nothing about a post. A popular account has many, and each look costs a call.
+ACCOUNT_SECONDS = 60
 
 _TAKE = text(
     """
@@ -51,6 +53,7 @@ _WAKE_POSTS = text(
     f"""
     UPDATE phantoms.stages s SET retry_at = clock_timestamp(), updated_at = clock_timestamp()
     WHERE s.stage = :stage AND s.state = 'deferred' AND s.retry_at > clock_timestamp() AND EXISTS (SELECT FROM {_POSTS})
+        AND (CAST(:subject AS text) IS NULL OR s.updated_at < clock_timestamp() - interval '{ACCOUNT_SECONDS} seconds')
     """
 )
 _POSTS_HELD = text(

@@ -111,6 +111,15 @@ async def test_events_that_come_twice_and_in_reverse_are_known_once_each(tmp_pat
         assert [event.kind for event in receiver.events] == ["post.publish.publicly_available", "post.publish.complete"]
 
 
+async def test_held_events_are_released_over_http(tmp_path: Path) -> None:
+    async with posted(tmp_path) as (w, receiver, _):
+        url = f"{w.base_url.removesuffix('/tiktok')}/_sandbox/webhooks"
+        assert (await w.client.post(url, json={"order": "shuffled"})).status_code == 400
+        assert (await w.client.post(url, json={"order": "reversed", "copies": 2})).json() == {"deliveries": 4}
+        assert (await w.client.post(url, json={})).json() == {"deliveries": 0}
+        assert (receiver.deliveries, len(receiver.events)) == (4, 2)
+
+
 @pytest.mark.parametrize("skew", [-3600.0, 3600.0])
 async def test_events_of_a_service_whose_clock_is_an_hour_off_are_authentic(tmp_path: Path, skew: float) -> None:
     async with posted(tmp_path, **{"tiktok.webhook_skew": skew}) as (w, receiver, _):
