@@ -224,6 +224,18 @@ class PostTimes(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Failing:
+    """How long a stage has failed for temporary reasons, since the first failure that cost an attempt of the current budget.
+
+    `seconds`: by the database's clock; None without such a failure. `alone`: no other video got through the stage in that time, so
+    the service may be down.
+    """
+
+    seconds: float | None = None
+    alone: bool = False
+
+
 class StageStore(Protocol):
     """The table of stages, as a runner uses it."""
 
@@ -250,8 +262,8 @@ class StageStore(Protocol):
         """Close the attempt and open the next one under the same claim. Raises StaleClaim."""
         ...
 
-    async def failing_seconds(self, claim: Claim) -> float | None:
-        """Seconds since the first failure that cost an attempt of the current budget, by the database's clock; None without one."""
+    async def failing(self, claim: Claim) -> Failing:
+        """How long the stage has been failing."""
         ...
 
     async def finish(self, claim: Claim, outcome: AttemptOutcome) -> bool:

@@ -30,7 +30,8 @@ class RetryPolicy:
     """The budget of one stage. `attempts` includes the first one.
 
     A transient failure is final when all attempts are used up and `give_up_seconds` have passed since the first failure that cost
-    one. `max_wait_seconds` limits how long one claim may wait inside a run. For a longer wait the stage is deferred and holds no
+    one. If no other video got through the stage in that time, the service may be down, and `give_up_alone_seconds` must have
+    passed. `max_wait_seconds` limits how long one claim may wait inside a run. For a longer wait the stage is deferred and holds no
     process.
     """
 
@@ -39,6 +40,7 @@ class RetryPolicy:
     backoff_max_seconds: float = 900.0
     max_wait_seconds: float = 120.0
     give_up_seconds: float = 1_800.0
+    give_up_alone_seconds: float = 259_200.0
 
     def __post_init__(self) -> None:
         """Refuse an impossible budget."""
@@ -48,8 +50,12 @@ class RetryPolicy:
             raise ValueError("the first back-off must be above zero and no longer than the maximum")
         if self.max_wait_seconds < 0:
             raise ValueError("the max wait cannot be negative")
-        if self.give_up_seconds < 0:
+        if self.give_up_seconds < 0 or self.give_up_alone_seconds < 0:
             raise ValueError("the time after which a stage is given up cannot be negative")
+
+    def give_up_after(self, *, alone: bool) -> float:
+        """How many seconds a stage may fail for temporary reasons. `alone`: no other video got through the stage meanwhile."""
+        return max(self.give_up_seconds, self.give_up_alone_seconds) if alone else self.give_up_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,7 @@ def decide(
     reads: int | None = None,
     waits_for_others: bool = False,
     failing_seconds: float | None = None,
+    alone: bool = False,
     outage: bool = False,
     again: int = 0,
 ) -> RetryDecision:
@@ -101,6 +108,7 @@ def decide(
     - `reads`: how often an unknown outcome was read back so far (default: `attempt - 1`).
     - `waits_for_others`: this run may also wait for another run.
     - `failing_seconds`: the time since the first failure that cost an attempt (None: this is the first).
+    - `alone`: no other video got through the stage in that time.
     - `outage`: a breaker of the failed call was not closed. The provider is down, so the failure costs no attempt.
     - `again`: how many attempts right before this one ended at no cost.
 
@@ -108,7 +116,7 @@ def decide(
 
     - Transient waits with full jitter, `random() * min(max, base * 2**(attempt-1))`, in addition to the provider's Retry-After.
       Without the jitter all waiting stages would return at the same moment. It fails when `policy.attempts` and
-      `policy.give_up_seconds` are both used up; until then the waits keep growing. In an outage they stay as short as those for
+      `policy.give_up_after` are both used up; until then the waits keep growing. In an outage they stay as short as those for
       an open breaker, so that work resumes soon after it.
     - Throttled waits in the same way and never fails. It costs no attempt.
     - NotYet waits as long as it says. If another run must end first, it waits in the table, and longer each time. It costs no
@@ -128,7 +136,7 @@ def decide(
         return _wait(max(wait, _wish(error.retry_after)), str(error), counts=False, policy=policy)
     if isinstance(error, Transient):
         costs = not isinstance(error, Throttled) and not outage
-        if costs and attempt >= policy.attempts and (failing_seconds or 0.0) >= policy.give_up_seconds:
+        if costs and attempt >= policy.attempts and (failing_seconds or 0.0) >= policy.give_up_after(alone=alone):
             return Fail(error.error_class)
         wish = _wish(error.retry_after)
         # An error at no cost does not raise `attempt`, so without a Retry-After its waits grow with `again` instead.

@@ -23,6 +23,7 @@ from phantoms_dagster.domain.claims import (
     WAITS_FOR_PERSON,
     AttemptOutcome,
     Claim,
+    Failing,
     Result,
     RunContext,
     StageResult,
@@ -183,6 +184,7 @@ class StageRunner:
                 raise
             except Exception as error:  # noqa: BLE001  every error of a use case becomes a decision and is recorded with its class
                 left = max(0.0, left - this.waited)
+                failing = await self._failing(error, claim, policy)
                 decision = decide(
                     error,
                     attempt=claim.attempts_used + 1,
@@ -192,7 +194,8 @@ class StageRunner:
                     reads=claim.reads,
                     # For a person, a deferred video is an unfinished run. The sensor simply requests it again.
                     waits_for_others=context.by == "person",
-                    failing_seconds=await self._failing_seconds(error, claim, policy),
+                    failing_seconds=failing.seconds,
+                    alone=failing.alone,
                     outage=this.outage,
                     again=again,
                 )
@@ -216,11 +219,11 @@ class StageRunner:
                 continue
             return await self._end(claim, AttemptOutcome(StageState.DONE, result=made, counts=False, paced=this.paced))
 
-    async def _failing_seconds(self, error: Exception, claim: Claim, policy: RetryPolicy) -> float | None:
-        """The time since the first failure of the current budget. It is read only when the decision depends on it."""
+    async def _failing(self, error: Exception, claim: Claim, policy: RetryPolicy) -> Failing:
+        """How long the stage has been failing. It is read only when the decision depends on it."""
         if not isinstance(error, Transient) or claim.attempts_used + 1 < policy.attempts or not policy.give_up_seconds:
-            return None
-        return await self._store.failing_seconds(claim)
+            return Failing()
+        return await self._store.failing(claim)
 
     async def _attempt(self, claim: Claim, use_case: UseCase, this: AttemptContext, away: Sequence[StoreAway]) -> StageResult:
         attempt = await self._store.attempt(claim)

@@ -207,6 +207,11 @@ class Pacing(Group):
         ge=0,
         description="A temporary failure becomes a dead letter no earlier than this after the first one. 0: only attempts count.",
     )
+    give_up_alone_hours: float = Field(
+        72.0,
+        ge=0,
+        description="The same, if no other video got through that stage in the meantime, because then the service may be down.",
+    )
     backoff_seconds: float = Field(2.0, gt=0, description="First back-off. It doubles with each attempt and has full jitter.")
     backoff_max_seconds: float = Field(900.0, gt=0, description="Longest back-off.")
     call_seconds: float = Field(

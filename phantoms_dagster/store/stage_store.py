@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from phantoms_dagster.domain.claims import AttemptOutcome, Claim, Claims, RunContext
+from phantoms_dagster.domain.claims import AttemptOutcome, Claim, Claims, Failing, RunContext
 from phantoms_dagster.domain.errors import LOOK_UP_FAILED, InvalidInput, StaleClaim, Unknown
 from phantoms_dagster.domain.stages import Stage, downstream
 from phantoms_dagster.domain.values import JsonObject
@@ -99,8 +99,10 @@ _RECEIVED = text(
 
 _FAILING = text(
     """
-    SELECT extract(epoch FROM clock_timestamp() - failing_since)::float8 AS seconds
-    FROM phantoms.stages WHERE video_id = :video_id AND stage = :stage
+    SELECT extract(epoch FROM clock_timestamp() - s.failing_since)::float8 AS seconds,
+        NOT EXISTS (SELECT FROM phantoms.stages o WHERE o.stage = s.stage AND o.state = 'done' AND o.video_id <> s.video_id
+            AND o.finished_at >= s.failing_since) AS alone
+    FROM phantoms.stages s WHERE s.video_id = :video_id AND s.stage = :stage
     """
 )
 
@@ -220,13 +222,12 @@ class PostgresStageStore:
             reads=claim.reads + 1 if unknown else 0,
         )
 
-    async def failing_seconds(self, claim: Claim) -> float | None:
+    async def failing(self, claim: Claim) -> Failing:
         """See the port."""
 
-        async def work(connection: AsyncConnection) -> float | None:
-            seconds = await connection.execute(_FAILING, {"video_id": claim.video_id, "stage": claim.stage.name})
-            found: float | None = seconds.scalar_one_or_none()
-            return found
+        async def work(connection: AsyncConnection) -> Failing:
+            row = (await connection.execute(_FAILING, {"video_id": claim.video_id, "stage": claim.stage.name})).one_or_none()
+            return Failing() if row is None else Failing(row.seconds, row.alone)
 
         return await transaction(self._statements, work)
 

@@ -167,6 +167,7 @@ class _Parts:
             backoff_max_seconds=s.pacing.backoff_max_seconds,
             max_wait_seconds=s.pacing.max_wait_seconds,
             give_up_seconds=s.pacing.give_up_minutes * 60,
+            give_up_alone_seconds=s.pacing.give_up_alone_hours * 3_600,
         )
         return StageRunner(
             store=PostgresStageStore(database, lease_seconds=s.pacing.lease_seconds),

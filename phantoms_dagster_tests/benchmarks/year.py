@@ -121,7 +121,8 @@ _POSTS = """
 _MISSED = "SELECT platform, account, at, why FROM phantoms.missed_slots"
 _STOCK = """
     SELECT v.channel, count(*) AS n FROM phantoms.videos v
-    WHERE EXISTS (SELECT FROM phantoms.stages s WHERE s.video_id = v.id AND s.stage LIKE '%/post' AND s.state <> 'done')
+    WHERE EXISTS (SELECT FROM phantoms.stages s WHERE s.video_id = v.id AND s.stage LIKE '%/post'
+        AND s.state NOT IN ('done', 'failed', 'rejected', 'discarded'))
     GROUP BY 1
 """
 _LETTERS = "SELECT stage, code, message FROM phantoms.dead_letters WHERE state = 'open'"

@@ -271,6 +271,7 @@ async def test_a_blip_that_uses_up_the_attempts_makes_no_dead_letter_before_the_
     assert clock.slept == [2, 4, 8, 16, 32]
     assert world.row(key, "script")["attempts"] == 6
     assert world.row(key, "script")["failing_since"] is not None
+    await another_video_gets_through(world)
     world.write("UPDATE phantoms.stages SET retry_at = clock_timestamp(), failing_since = failing_since - interval '34 minutes'")
     assert (await fail_for_ever(world, key, FakeClock(), policy)).outcome == "failed"
     [letter] = DeadLetters(world.engine).list()
@@ -279,9 +280,30 @@ async def test_a_blip_that_uses_up_the_attempts_makes_no_dead_letter_before_the_
     assert letter.created_at - letter.failing_since == pytest.approx(timedelta(minutes=34), abs=timedelta(minutes=1))
 
 
+async def another_video_gets_through(world: World) -> None:
+    async def works(task: StageTask) -> StageResult:
+        return MADE
+
+    [result] = await runner(world, works, FakeClock()).run(SCRIPT_STAGE, world.add(), SENSOR)
+    assert result.outcome == "done"
+
+
+async def test_a_video_waits_for_days_while_no_other_gets_through_its_stage_either(world: World) -> None:
+    key, policy = world.add()[0], replace(POLICY, attempts=1, give_up_seconds=1800)
+    await another_video_gets_through(world)  # before the first failure, so it proves nothing
+    await fail_for_ever(world, key, FakeClock(), policy)
+    for hours, outcome in ((1, "deferred"), (70, "deferred"), (1, "failed")):
+        world.write(
+            f"""UPDATE phantoms.stages SET retry_at = clock_timestamp(), failing_since = failing_since - interval '{hours} hours',
+                finished_at = finished_at - interval '{hours} hours'"""
+        )
+        assert (await fail_for_ever(world, key, FakeClock(), policy)).outcome == outcome
+
+
 async def test_a_replay_starts_with_a_fresh_age(world: World) -> None:
     key, policy = world.add()[0], replace(POLICY, attempts=1, give_up_seconds=1800)
     await fail_for_ever(world, key, FakeClock(), policy)
+    await another_video_gets_through(world)
     world.write("UPDATE phantoms.stages SET retry_at = clock_timestamp(), failing_since = failing_since - interval '1 hour'")
     assert (await fail_for_ever(world, key, FakeClock(), policy)).outcome == "failed"
     DeadLetters(world.engine).replay(LetterFilter(), by="ann")

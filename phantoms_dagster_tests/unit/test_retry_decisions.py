@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -88,6 +89,13 @@ def test_a_transient_error_is_final_only_when_attempts_and_age_are_used_up() -> 
     assert after(transient(), 4, policy=AGED, failing_seconds=99_999) == WaitHere(16, "down", counts=True)
     assert after(transient(), 5, policy=AGED, failing_seconds=1800) == Fail("transient")
     assert after(transient(), 9, policy=AGED) == Defer(512, "down", counts=True)  # its age is unknown, so it counts as young
+
+
+def test_a_stage_through_which_nothing_got_meanwhile_is_given_up_after_days() -> None:
+    assert after(transient(), 50, policy=AGED, failing_seconds=250_000, alone=True) == Defer(900, "down", counts=True)
+    assert after(transient(), 50, policy=AGED, failing_seconds=259_200, alone=True) == Fail("transient")
+    shorter = replace(AGED, give_up_alone_seconds=60.0)
+    assert after(transient(), 50, policy=shorter, failing_seconds=1_799, alone=True) == Defer(900, "down", counts=True)
 
 
 @pytest.mark.parametrize("luck", [0.25, 0.5, 1.0])
