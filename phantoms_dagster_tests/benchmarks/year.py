@@ -120,10 +120,9 @@ _POSTS = """
 """
 _MISSED = "SELECT platform, account, at, why FROM phantoms.missed_slots"
 _STOCK = """
-    SELECT v.channel, count(*) AS n FROM phantoms.videos v
-    WHERE EXISTS (SELECT FROM phantoms.stages s WHERE s.video_id = v.id AND s.stage LIKE '%/post'
-        AND s.state NOT IN ('done', 'failed', 'rejected', 'discarded'))
-    GROUP BY 1
+    SELECT v.channel, split_part(s.stage, '/', 1) AS platform, count(*) AS n
+    FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
+    WHERE s.stage LIKE '%/post' AND s.state NOT IN ('done', 'failed', 'rejected', 'discarded') GROUP BY 1, 2
 """
 _LETTERS = "SELECT stage, code, message FROM phantoms.dead_letters WHERE state = 'open'"
 
@@ -222,8 +221,8 @@ class _Year:
         decisions.decide_all(decisions.undecided(), approved=True, reviewer="kim", via="cli")
 
     def _fill(self) -> None:
-        """Add videos until each channel has its stock of posts to come."""
-        waiting = {row["channel"]: row["n"] for row in self.rows(_STOCK)}
+        """Add videos until each channel has its stock of posts to come on each platform."""
+        waiting = {(row["channel"], row["platform"]): row["n"] for row in self.rows(_STOCK)}
         briefs = [
             Brief(
                 title=f"Ocean facts number {next(self.numbers):06d}",
@@ -233,7 +232,7 @@ class _Year:
                 platforms=tuple(map(Platform, channel.accounts)),
             )
             for channel in CHANNELS
-            for _ in range(STOCK - waiting.get(channel.name, 0))
+            for _ in range(STOCK - min(waiting.get((channel.name, platform), 0) for platform in channel.accounts))
         ]
         if briefs:
             catalogue = self.services.catalogue()
