@@ -22,7 +22,7 @@ from phantoms_dagster.sandbox.core import application
 from phantoms_dagster.sandbox.instagram.routes import routes as instagram_routes
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.decisions import Decisions
-from phantoms_dagster_tests.integration.publishing_world import FakeTokens, Studio, open_studio
+from phantoms_dagster_tests.integration.publishing_world import Clock, FakeTokens, Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
 
 FINE = Channel.model_validate({**CHANNEL.model_dump(), "hashtags": ["#fine"]})
@@ -337,6 +337,21 @@ async def test_a_video_that_is_processed_until_after_closing_time_becomes_public
     await studio.publish()(StageTask(claim, await store.attempt(claim)))
     assert len(studio.posts()) == 1
     assert studio.sandbox.calls["youtube.open"] == 1
+
+
+async def test_a_post_that_is_due_goes_out_although_the_clock_moves_from_one_look_to_the_next(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [key] = await studio.ready_to_post()
+
+    def ticking(clock: Clock) -> datetime:
+        clock.time += timedelta(microseconds=1)
+        return clock.time
+
+    monkeypatch.setattr(Clock, "now", ticking)
+    store, claim = await studio.claim(key)
+    await studio.publish()(StageTask(claim, await store.attempt(claim)))
+    assert len(studio.posts()) == 1
 
 
 # --- a token is sent to its own service only ------------------------------------------------------------------------
