@@ -20,6 +20,7 @@ from phantoms_dagster.domain.accounts import CONNECTED, Account, standing
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.store.accounts import Accounts
 
 if TYPE_CHECKING:
@@ -70,9 +71,10 @@ def show(as_json: AsJson = False) -> None:
     """List the accounts: owner, where the token is, and what each needs."""
     with opened_services() as services:
         found = Accounts(services.engine).all()
-        now = datetime.now(UTC)
+        now, routes = datetime.now(UTC), _routes(services)
         if as_json:
-            print_json({"accounts": [_as_json(account, now) for account in found]})
+            ways = [routes.get((account.platform, account.name), "") for account in found]
+            print_json({"accounts": [{**_as_json(a, now), "route": way} for a, way in zip(found, ways, strict=True)]})
             return
         if not found:
             say("no accounts yet: `phantoms up` reads them from channels.yaml")
@@ -82,7 +84,10 @@ def show(as_json: AsJson = False) -> None:
             rows.add_column(title, overflow="fold")
         for account in found:
             whose = f"{account.label} ({account.subject})" if account.subject else "not asked yet"
-            rows.add_row(f"{account.platform}:{account.name}", plain(whose), plain(_source(account)), plain(_now(account, now)))
+            way = routes.get((account.platform, account.name), "")
+            source = "key of the gateway" if way == GATEWAY else _source(account)
+            name = f"{account.platform}:{account.name}" + (f" ({way})" if way else "")
+            rows.add_row(plain(name), plain(whose), plain(source), plain(_now(account, now)))
         out.print(rows)
 
 
@@ -182,16 +187,18 @@ def check(
         if wanted is not None and not chosen:
             raise InvalidInput(f"no account {account}; `phantoms accounts` lists them")
         results: list[dict[str, Any]] = []
+        routes = _routes(services)
         for one in chosen:
             row: dict[str, Any] = {
                 "account": f"{one.platform}:{one.name}",
                 "state": standing(one, now).state,
                 "ends_at": one.ends_at,
             }
-            if services.endpoints.sandboxed(str(one.platform)):
+            route = routes.get((one.platform, one.name), "")
+            if services.endpoints.sandboxed(str(one.platform.spec.gateway if route == GATEWAY else one.platform)):
                 results.append({**row, "verdict": "note", "found": "not checked: the sandbox replaces it", "fix": ""})
                 continue
-            findings = ask_account(services.settings, services.endpoints, one.platform, one.name, one.token_source)
+            findings = ask_account(services.settings, services.endpoints, one.platform, one.name, one.token_source, route=route)
             findings += _preflight(services, one, findings)
             results += [{**row, "verdict": finding.verdict, "found": finding.found, "fix": finding.fix} for finding in findings]
         if as_json:
@@ -237,6 +244,14 @@ def rotate_key(as_json: AsJson = False) -> None:
         where = f"a new key in {path}" if path else "the first key of PHANTOMS_TOKEN_KEYS"
         line = f"{count} accounts are encrypted with {where}; older keys are still needed to read backups"
         print_result({"accounts": count, "file": str(path) if path else None}, line, as_json=as_json)
+
+
+def _routes(services: Services) -> dict[tuple[Platform, str], str]:
+    """The routes of accounts that channels.yaml chooses. While it cannot be used, the accounts are shown without them."""
+    try:
+        return services.routes()
+    except InvalidInput:
+        return {}
 
 
 def _key(text: str, option: str) -> tuple[Platform, str]:

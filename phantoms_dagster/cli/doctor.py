@@ -34,6 +34,7 @@ from phantoms_dagster.cli.times import unknown_zone
 from phantoms_dagster.domain.accounts import BLOCKED, EXPIRING, standing
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.registry.providers import KINDS, PROVIDERS, WRITERS
 from phantoms_dagster.resilience.redis.refusals import refuse_cluster
 from phantoms_dagster.settings import Settings
@@ -312,12 +313,15 @@ def _get(url: str, shown: str) -> str:
 def _keys(services: Services, looks: ParallelChecks, wanted: Sources | None) -> Iterator[Finding]:
     """Check the services that have one key. `_ask_accounts` checks the platforms, account by account."""
     settings, endpoints = services.settings, services.endpoints
+    by_gateway = {key for key, way in services.routes().items() if way == GATEWAY} if wanted else set()
     for kind in KINDS:
         if not (spec := PROVIDERS[endpoints.chosen(kind)]).remote:
             yield Finding(kind.name, "ok", spec.title)
     for name in INTEGRATIONS:
         if name in Platform and not (Platform(name).spec.usual or any(platform == name for platform, _ in wanted or ())):
             continue  # no channel posts there
+        if name in Platform and (own := [key for key in wanted or () if key[0] == name]) and set(own) <= by_gateway:
+            continue  # a gateway has the accounts, so no token is needed
         if name in PROVIDERS and not endpoints.used(name):
             continue  # it is not chosen
         try:
@@ -368,15 +372,17 @@ def _wanted(services: Services, *, database: bool) -> Sources | None:
 def _ask_accounts(services: Services, looks: ParallelChecks, wanted: Sources | None) -> None:
     """Ask each platform who owns the token of each account, and what it allows."""
     settings, endpoints = services.settings, services.endpoints
+    routes = services.routes() if wanted else {}
     for (platform, name), place in (wanted or {}).items():
         if not platform.spec.remote:
             continue
+        route = routes.get((platform, name), "")
         try:
-            real = not endpoints.sandboxed(str(platform))
+            real = not endpoints.sandboxed(str(platform.spec.gateway if route == GATEWAY else platform))
         except PhantomsError:
             continue  # already reported by `_keys`
         if real:
-            looks.start(f"{platform}:{name}", partial(ask_account, settings, endpoints, platform, name, place))
+            looks.start(f"{platform}:{name}", partial(ask_account, settings, endpoints, platform, name, place, route=route))
 
 
 def _standings(services: Services) -> Iterator[Finding]:

@@ -3,7 +3,8 @@
 A platform's module `adapters` has the function `publisher(tools)` and, if the platform supports them, `metrics(tools)`,
 `identity(tools)`, `grants(tools)`, `oauth(tools)`, `late_ids(tools)`, `extras(tools)`, `post_reader(tools)`,
 `post_remover(tools)` and `preflight(tools)`. Each returns an implementation of its port and sends nothing. `gateway(tools)` makes
-the publisher for posts whose route is `GATEWAY`; it is also an `IdentityReader`.
+the publisher for posts whose route is `GATEWAY`; it is also an `IdentityReader`. `route_facts(missing, route, gateway=...)` says
+which routes an account can use.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Tools:
     `client` is behind the shared breakers and pools. `sandbox`: a stand-in answers at `base_url`. `setting` returns one of the
     platform's settings by its short name. `secret` returns the current value of a secret, None in the sandbox. `max_wait`: the
     longest wait within a call, in seconds. `folder`: the data directory. `service` returns how to reach a provider.
+    `route`: the route of the account that the adapters are for (see `PostTerms.way`); None if it is not known.
     """
 
     client: httpx.AsyncClient
@@ -38,3 +40,4 @@ class Tools:
     secret: Callable[[str], str | None]
     folder: Path
     service: Callable[[str], ServiceTools]
+    route: str | None = None

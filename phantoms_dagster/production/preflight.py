@@ -41,11 +41,15 @@ class PermissionReader(Protocol):
         ...
 
 
+class Gateway(Publisher, IdentityReader, Protocol):
+    """Publishes posts through a gateway, and reads who owns an account there."""
+
+
 @dataclass(frozen=True)
 class PreflightTools:
     """What the checks read with. `quota`: checks of our own daily limits, by platform. `calls_of`: counts calls for an account.
 
-    `gateways`: the readers of owners for accounts whose posts go through a gateway.
+    `gateways`: what publishes the posts that go through a gateway, and reads the owners of their accounts.
     """
 
     identities: Mapping[Platform, IdentityReader]
@@ -55,7 +59,7 @@ class PreflightTools:
     media: MediaStore
     calls_of: Callable[[str], AbstractContextManager[None]]
     quota: Mapping[Platform, PreflightCheck] = field(default_factory=dict)
-    gateways: Mapping[Platform, IdentityReader] = field(default_factory=dict)
+    gateways: Mapping[Platform, Gateway] = field(default_factory=dict)
 
 
 class PreflightStore(Protocol):
@@ -151,7 +155,8 @@ async def check_post(tools: PreflightTools, post: Upcoming, phase: str | None) -
                 terms=words.terms,
                 route=post.route,
             )
-            async with tools.publishers[post.platform].verbs(job) as verbs:
+            publishers = tools.gateways if post.route == GATEWAY else tools.publishers
+            async with publishers[post.platform].verbs(job) as verbs:
                 verbs.check()
         except PhantomsError as error:
             return [*found, _failed("file and words", error, post.platform, post.account)]

@@ -41,9 +41,19 @@ class GivenToken:
 
 @asynccontextmanager
 async def account_tools(
-    settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None, *, tokens: Tokens | None = None
+    settings: Settings,
+    endpoints: Endpoints,
+    platform: Platform,
+    account: str,
+    place: str | None,
+    *,
+    tokens: Tokens | None = None,
+    route: str | None = None,
 ) -> AsyncIterator[Toolbox]:
-    """The adapters of the platform. `place`: where the account's token is. `tokens`: use this source of tokens instead."""
+    """The adapters of the platform. `place`: where the account's token is. `tokens`: use this source of tokens instead.
+
+    `route`: the route of the account's posts, if it is known.
+    """
     deadlines = Deadlines(read=SECONDS, total=SECONDS)
     clock = SystemClock()
 
@@ -51,10 +61,15 @@ async def account_tools(
         return {(str(platform), account): place} if place else {}
 
     async with AsyncExitStack() as stack:
-        client = build_client(limits=UnguardedLimits(), scope=CallScope(str(platform)), deadlines=deadlines)
-        clients = {str(platform): await stack.enter_async_context(client)}
+        names = [str(platform), *([platform.spec.gateway] if platform.spec.gateway is not None else [])]
+        clients = {
+            name: await stack.enter_async_context(
+                build_client(limits=UnguardedLimits(), scope=CallScope(name), deadlines=deadlines)
+            )
+            for name in names
+        }
         used = tokens or AccountTokens(endpoints, places, lambda: refresher)
-        toolbox = Toolbox(settings, endpoints, clients, used, clock)
+        toolbox = Toolbox(settings, endpoints, clients, used, clock, route=route)
         if place == STORED and tokens is None:
             if settings.database.url is None:
                 raise nothing_runs(settings, "database")

@@ -150,7 +150,8 @@ class Connecting:
         return Connected(owner, grant, oauth.warning(grant))
 
     def _tools(self, tokens: GivenToken) -> AbstractAsyncContextManager[Toolbox]:
-        return account_tools(self._settings, self._endpoints, self.platform, self.name, None, tokens=tokens)
+        route = self._services.routes().get((self.platform, self.name), "")
+        return account_tools(self._settings, self._endpoints, self.platform, self.name, None, tokens=tokens, route=route)
 
     # --- names
 

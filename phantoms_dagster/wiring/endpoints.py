@@ -58,6 +58,17 @@ def named_by(channels: Iterable[Channel]) -> set[str]:
     return {*(str(platform) for _, platform in pairs), *gateways}
 
 
+def routes_of(channels: Iterable[Channel]) -> dict[tuple[Platform, str], str]:
+    """The route of each account's posts, where it is not the usual one."""
+    found = {}
+    for channel in channels:
+        for platform, account in channel.accounts.items():
+            key = channel.key_of(platform)
+            if key is not None and key.way():
+                found[platform, account] = key.way()
+    return found
+
+
 def wanted_privacy(settings: Settings) -> dict[Platform, str]:
     """Who may see finished posts, in each platform's own terms: its setting, else its default. The channel may choose otherwise."""
     chosen = {platform: settings.of(platform, "privacy") for platform in Platform if "privacy" in platform.spec.settings}

@@ -21,16 +21,18 @@ from phantoms_dagster.domain.errors import Barred, Disconnected, PhantomsError, 
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.providers.http import describe
+from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.registry.providers import PROVIDERS
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import Deadlines, build_client
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.wiring.account_routes import account_routes
 from phantoms_dagster.wiring.account_tools import SECONDS
 from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, variable_of_key
 from phantoms_dagster.wiring.platforms import scopes_of
 from phantoms_dagster.wiring.providers import adapters, service_tools
-from phantoms_dagster.wiring.token_check import check_token
+from phantoms_dagster.wiring.token_check import TokenFacts, check_token
 
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
 
@@ -59,27 +61,53 @@ def ask_provider(settings: Settings, endpoints: Endpoints, provider: str) -> lis
     return _asked(provider, ", or ".join(part for part in renew if part), ask())
 
 
-def ask_account(settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None) -> list[Finding]:
-    """Check who owns the account's token, and whether it has the permissions for posting and for reading metrics."""
+def ask_account(
+    settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None, *, route: str = ""
+) -> list[Finding]:
+    """Check who owns the account's token, and whether it has the permissions for posting and for reading metrics.
+
+    If the platform has several routes, also say which of them are possible. `route`: the one that the account uses.
+    """
     check = f"{platform}:{account}"
+    gateway = platform.spec.gateway
+    if route == GATEWAY and gateway is not None and endpoints.sandboxed(gateway):
+        title = PROVIDERS[gateway].title
+        return [Finding(check, "note", f"not checked: the sandbox replaces {title}", f"set {variable_of_key(gateway)}")]
 
     async def ask() -> list[Finding]:
-        facts = await check_token(settings, endpoints, platform, account, place)
+        facts = await check_token(settings, endpoints, platform, account, place, route=route)
+        routes = route_findings(endpoints, platform, check, route, facts)
         owner = f"{facts.owner.label} ({facts.owner.subject})" if facts.owner else "the token is accepted"
         if facts.missing is None:
             found = f"{owner}; its scopes could not be checked: this host does not report them"
-            return [Finding(check, "note", found, "if posts are refused, compare its scopes with docs/accounts.md")]
+            return [Finding(check, "note", found, "if posts are refused, compare its scopes with docs/accounts.md"), *routes]
         if facts.missing:
             lacks = ", ".join(f"{scope.name} ({scope.purpose})" for scope in facts.missing)
-            return [Finding(check, "wrong", f"{owner} lacks scopes: {lacks}", "connect the account again and grant these scopes")]
-        return [Finding(check, "ok", f"{owner}, all scopes granted")]
+            fix = "connect the account again and grant these scopes"
+            return [Finding(check, "wrong", f"{owner} lacks scopes: {lacks}", fix), *routes]
+        granted = "it publishes for this account" if route == GATEWAY else "all scopes granted"
+        return [Finding(check, "ok", f"{owner}, {granted}"), *routes]
 
+    if route == GATEWAY and gateway is not None:
+        return _asked(check, f"renew the key in {variable_of_key(gateway)}, or {PROVIDERS[gateway].renew}", ask(), setting=gateway)
     if place == STORED:
         return _asked(check, f"run `{connect_command(platform, account)}`", ask(), setting=str(platform))
     where = place or f"PHANTOMS_{platform.upper()}_TOKEN"
     scopes = ", ".join(scope.name for scope in scopes_of(platform))
     with_scopes = f", with the scopes {scopes}" if scopes else ""
     return _asked(check, f"renew the token in {where}{with_scopes}", ask(), setting=str(platform))
+
+
+def route_findings(endpoints: Endpoints, platform: Platform, check: str, route: str, facts: TokenFacts) -> list[Finding]:
+    """Which routes the account can use, and why. Empty for a platform with one route."""
+    told = account_routes(endpoints, platform, route, [scope.name for scope in facts.missing or ()])
+    if not told or facts.missing is None:
+        return []
+    chosen, *rest = told
+    verdict = {"yes": "ok", "perhaps": "note", "no": "wrong"}[chosen.possible]
+    others = [f"{fact.title}: {fact.possible}, {fact.why}" for fact in rest]
+    found = f"posts go by {chosen.title}: {chosen.why}. Other routes: {'; '.join(others)}"
+    return [Finding(f"{check} route", verdict, found, chosen.fix)]
 
 
 def _client(name: str) -> httpx.AsyncClient:

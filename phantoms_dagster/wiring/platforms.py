@@ -49,28 +49,36 @@ class Toolbox:
         clients: Mapping[str, httpx.AsyncClient],
         tokens: Tokens,
         clock: Clock,
+        *,
+        route: str | None = None,
     ) -> None:
+        """`route`: see `Tools`."""
+        self._route = route
         self._settings = settings
         self._endpoints = endpoints
         self._clients = clients
         self._tokens = tokens
         self._clock = clock
 
-    def tools(self, platform: Platform) -> Tools:
-        """The arguments for creating the platform's adapters. Raises InvalidInput without a token while the sandbox is off."""
+    def tools(self, platform: Platform, *, asked: bool = True) -> Tools:
+        """The arguments for creating the platform's adapters. Raises InvalidInput without a token while the sandbox is off.
+
+        `asked`: the adapter sends requests to the platform itself. Without it, no token is needed.
+        """
         name, endpoints = str(platform), self._endpoints
         return Tools(
             # A platform that is not remote has no client and uses none.
             client=cast(httpx.AsyncClient, self._clients.get(name)),
-            base_url=endpoints.base_url(name) if platform.spec.remote else "",
+            base_url=endpoints.base_url(name) if platform.spec.remote and asked else "",
             tokens=self._tokens,
             clock=self._clock,
-            sandbox=endpoints.sandboxed(name),
+            sandbox=asked and endpoints.sandboxed(name),
             max_wait=self._settings.pacing.max_wait_seconds,
             setting=lambda setting: getattr(self._settings.platform(name), setting),
             secret=lambda setting: endpoints.secret_of(name, setting),
             folder=self._settings.paths.home.expanduser().absolute(),
             service=lambda provider: service_tools(self._settings, endpoints, provider, self._clients[provider], self._clock),
+            route=self._route,
         )
 
     def make(self, platform: Platform, what: str) -> object:
@@ -78,7 +86,7 @@ class Toolbox:
         maker: Callable[[Tools], object] | None = getattr(adapters(platform), what, None)
         if maker is None:
             raise KeyError(f"{platform.title} has no adapter `{what}`")
-        return maker(self.tools(platform))
+        return maker(self.tools(platform, asked=what != "gateway"))
 
 
 class LazyAdapters(dict[Platform, T], Generic[T]):

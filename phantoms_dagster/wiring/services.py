@@ -36,7 +36,7 @@ from phantoms_dagster.store.results.readings import Results
 from phantoms_dagster.store.stored import output_of
 from phantoms_dagster.wiring.channels_text import channels_text
 from phantoms_dagster.wiring.clock import SystemClock
-from phantoms_dagster.wiring.endpoints import Endpoints, named_by, wanted_privacy
+from phantoms_dagster.wiring.endpoints import Endpoints, named_by, routes_of, wanted_privacy
 from phantoms_dagster.wiring.media import MediaFiles
 from phantoms_dagster.wiring.providers import channel_problem
 from phantoms_dagster.wiring.up_lock import nothing_runs
@@ -113,13 +113,7 @@ class Services:
 
     def routes(self) -> dict[tuple[Platform, str], str]:
         """The route of each account's posts, where it is not the usual one. Raises InvalidInput."""
-        found = {}
-        for channel in self._channels().values():
-            for platform, account in channel.accounts.items():
-                key = channel.key_of(platform)
-                if key is not None and key.way():
-                    found[platform, account] = key.way()
-        return found
+        return routes_of(self._channels().values())
 
     def account_sources(self, *, database: bool = True) -> dict[tuple[Platform, str], str | None]:
         """Where the token of each account of the channels is. Raises InvalidInput when channels.yaml cannot be used.

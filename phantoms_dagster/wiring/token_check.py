@@ -10,6 +10,7 @@ from typing import cast
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader
 from phantoms_dagster.platforms.scopes import Grants, Scope
+from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring.account_tools import account_tools
 from phantoms_dagster.wiring.endpoints import Endpoints
@@ -27,9 +28,16 @@ class TokenFacts:
     missing: Sequence[Scope] | None
 
 
-async def check_token(settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None) -> TokenFacts:
-    """Read the owner and the permissions of an account's token. Raises the errors in the platform's table."""
-    async with account_tools(settings, endpoints, platform, account, place) as toolbox:
+async def check_token(
+    settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None, *, route: str = ""
+) -> TokenFacts:
+    """Read the owner and the permissions of an account's token. Raises the errors in the platform's table.
+
+    Posts by a gateway need no token. Then the gateway is asked for the owner.
+    """
+    async with account_tools(settings, endpoints, platform, account, place, route=route) as toolbox:
+        if route == GATEWAY:
+            return TokenFacts(await cast(IdentityReader, toolbox.make(platform, "gateway")).read(account), ())
         reader = cast(IdentityReader, toolbox.make(platform, "identity"))
         if not can(platform, "grants"):
             return TokenFacts(await reader.read(account), None)

@@ -138,6 +138,12 @@ async def test_only_operators_connect_and_everybody_may_look(desk: DeskWorld) ->
     assert (await vic.get("/callback?state=a&code=b")).status_code == 403
 
 
+async def test_an_account_on_tiktok_says_which_routes_are_possible_and_what_an_app_without_an_audit_may_do(desk: DeskWorld) -> None:
+    page = html.unescape((await (await desk.logged_in("vic", "viewer")).get("/accounts")).text)
+    for words in ("direct post (chosen): perhaps", "nobody else sees these posts", "inbox: perhaps", "gateway: no", "is not set"):
+        assert page.count(words) == 1, words
+
+
 async def test_a_desk_elsewhere_says_what_to_register_or_gives_the_command(
     database_url: str, redis_url: str, tmp_path: Path, sandbox: Running
 ) -> None:

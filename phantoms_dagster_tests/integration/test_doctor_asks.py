@@ -274,7 +274,8 @@ def test_the_json_is_one_object_in_one_order(sandbox: Running, tmp_path: Path) -
     result = CliRunner().invoke(app, ["doctor", "--json"], env={**named, **keys})
     report = json.loads(result.stdout)
     assert (result.exit_code, report["ok"]) == (0, True), report
-    assert [f["check"] for f in report["findings"]][-6:] == ["openai", "model", "shotstack", *sorted(ACCOUNTS)]
+    ends = ["openai", "model", "shotstack", *sorted([*ACCOUNTS, "tiktok:reef route"])]
+    assert [f["check"] for f in report["findings"]][-7:] == ends
     shown = CliRunner().invoke(app, ["doctor"], env={**named, **keys})
     assert shown.exit_code == 0
     assert not any(token in shown.stdout for token in ("sandbox-ocean", "sandbox-reef", "sandbox-key"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestServer
+from typer.testing import CliRunner
 
+from phantoms_dagster.cli.main import app
 from phantoms_dagster.domain.claims import AttemptOutcome, Claim, StageTask
 from phantoms_dagster.domain.errors import NotYet, StaleClaim, Unknown
 from phantoms_dagster.domain.models import (
@@ -336,3 +339,19 @@ async def test_numbers_of_gateway_posts_are_read_only_if_the_account_is_connecte
     assert Results(tiktok.world.engine).due(sandboxed=None) == []
     tiktok.world.write("UPDATE phantoms.accounts SET token_ref = 'env:TOKEN' WHERE platform = 'tiktok' AND name = 'ocean'")
     assert len(Results(tiktok.world.engine).due(sandboxed=None)) == 1
+
+
+async def test_the_list_of_accounts_shows_their_routes_and_works_without_a_usable_channels_file(
+    tiktok: TikTokStudio, tmp_path: Path
+) -> None:
+    await tiktok.ready(drafting())
+    file = tmp_path / "channels.yaml"
+    for text, route in (
+        ("channels: {sea: {title: Sea, brand_voice: Calm., accounts: {tiktok: ocean}, tiktok: {route: inbox}}}", "inbox"),
+        ("channels: [", ""),
+    ):
+        file.write_text(text)
+        listed = await asyncio.to_thread(CliRunner().invoke, app, ["accounts", "list", "--json"])
+        assert listed.exit_code == 0, listed.output
+        accounts = {(one["platform"], one["name"]): one["route"] for one in json.loads(listed.output)["accounts"]}
+        assert accounts["tiktok", "ocean"] == route

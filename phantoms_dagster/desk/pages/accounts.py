@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,11 +16,14 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound, ProviderError
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.preflight import worst
+from phantoms_dagster.platforms.route_facts import RouteFact
 from phantoms_dagster.production.stages.post import next_opening
+from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.audit import AuditEntry
 from phantoms_dagster.store.preflight import CheckedAccount, Preflights
 from phantoms_dagster.store.users import digest
+from phantoms_dagster.wiring.endpoints import gateway_of, routes_of
 
 PAGE = "/accounts"
 # What an account can do, by the adapter that does it.
@@ -33,7 +37,10 @@ ABILITIES = {
 
 @dataclass(frozen=True)
 class ShownAccount:
-    """An account with its state, what it can do, and its last check. `sandboxed`: it has no token, so the sandbox answers."""
+    """An account with its state, what it can do, and its last check. `sandboxed`: it has no token, so the sandbox answers.
+
+    `routes`: the routes onto the platform, the chosen one first; empty if there is only one.
+    """
 
     account: Account
     standing: Standing
@@ -41,6 +48,7 @@ class ShownAccount:
     channels: tuple[str, ...]
     checked: CheckedAccount | None
     sandboxed: bool
+    routes: Sequence[RouteFact]
 
     @property
     def key(self) -> str:
@@ -151,11 +159,14 @@ def disconnect(visit: CurrentVisit, form: Form) -> Response:
 
 
 def _shown(visit: Visit) -> list[ShownAccount]:
-    from phantoms_dagster.wiring.platforms import can  # noqa: PLC0415 - it imports the platforms' adapters
+    from phantoms_dagster.wiring.account_routes import account_routes  # noqa: PLC0415 - these import the platforms' adapters
+    from phantoms_dagster.wiring.platforms import can  # noqa: PLC0415
 
+    endpoints = visit.desk.services.endpoints
     now, checked = datetime.now(UTC), Preflights(visit.desk.reading, next_opening).accounts()
     last = {(one.platform, one.account): one for one in checked}
     channels = visit.desk.calendar.channels().values()
+    ways = routes_of(channels)
     return [
         ShownAccount(
             account,
@@ -163,15 +174,19 @@ def _shown(visit: Visit) -> list[ShownAccount]:
             tuple(word for what, word in ABILITIES.items() if can(account.platform, what)),
             tuple(channel.title for channel in channels if channel.accounts.get(account.platform) == account.name),
             last.get((account.platform, account.name)),
-            _sandboxed(visit, account),
+            _sandboxed(visit, account, ways.get((account.platform, account.name), "")),
+            account_routes(endpoints, account.platform, ways.get((account.platform, account.name), "")),
         )
         for account in Accounts(visit.desk.reading).all()
     ]
 
 
-def _sandboxed(visit: Visit, account: Account) -> bool:
+def _sandboxed(visit: Visit, account: Account, route: str) -> bool:
+    endpoints, platform = visit.desk.services.endpoints, account.platform
     try:
-        return account.token_source is None and visit.desk.services.endpoints.sandboxed(str(account.platform))
+        if route == GATEWAY:
+            return endpoints.sandboxed(gateway_of(platform))
+        return account.token_source is None and endpoints.sandboxed(str(platform))
     except InvalidInput:
         return False  # the sandbox is off, and the account has no token
 

@@ -13,10 +13,23 @@ from phantoms_dagster.platforms.tiktok.oauth import TikTokOAuth
 from phantoms_dagster.platforms.tiktok.posts import TikTokPostReader
 from phantoms_dagster.platforms.tiktok.preflight import TikTokPreflight
 from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
+from phantoms_dagster.platforms.tiktok.route_facts import route_facts
 from phantoms_dagster.platforms.tools import Tools
 from phantoms_dagster.providers.uploadpost.publisher import UploadPostPublisher
 
-__all__ = ["SCOPES", "gateway", "grants", "identity", "late_ids", "metrics", "oauth", "post_reader", "preflight", "publisher"]
+__all__ = [
+    "SCOPES",
+    "gateway",
+    "grants",
+    "identity",
+    "late_ids",
+    "metrics",
+    "oauth",
+    "post_reader",
+    "preflight",
+    "publisher",
+    "route_facts",
+]
 
 
 def publisher(tools: Tools) -> TikTokPublisher:
@@ -53,7 +66,7 @@ def identity(tools: Tools) -> TikTokIdentity:
 
 def grants(tools: Tools) -> TikTokGrants:
     """See `platforms.tools`."""
-    return TikTokGrants(client=tools.client, base_url=tools.base_url, tokens=tools.tokens)
+    return TikTokGrants(client=tools.client, base_url=tools.base_url, tokens=tools.tokens, route=tools.route)
 
 
 def late_ids(tools: Tools) -> TikTokLateIds:
@@ -68,7 +81,7 @@ def oauth(tools: Tools) -> TikTokOAuth:
         app=App(Platform("tiktok"), tools.setting, tools.secret),
         authorize_url=tools.setting("authorize_url"),
         base_url=tools.base_url,
-    )
+    ).for_route(tools.route)
 
 
 def preflight(tools: Tools) -> TikTokPreflight:

@@ -80,7 +80,9 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
         "spam_risk_user_banned_from_posting": _BANNED,
         "reached_active_user_cap": ErrorRow(Barred, "the app has reached its limit of users for today"),
         "unaudited_client_can_only_post_to_private_accounts": ErrorRow(
-            Rejected, "until TikTok has audited the app, it may only post SELF_ONLY to private accounts"
+            Rejected,
+            "until TikTok has audited the app, it may only post SELF_ONLY, to private accounts, for five users a day; "
+            "`tiktok: {route: inbox}` or `{route: gateway}` in channels.yaml need no audit",
         ),
         "url_ownership_unverified": ErrorRow(Permanent, "the domain of the video's URL is not verified"),
         "privacy_level_option_mismatch": ErrorRow(Rejected, "the creator does not offer this privacy level"),

@@ -7,12 +7,14 @@ status 200.
 from __future__ import annotations
 
 import hashlib
+from typing import Self
 
 from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.grants import Consent, Grant, StoredGrant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.platforms import oauth
-from phantoms_dagster.platforms.tiktok.grants import SCOPES
+from phantoms_dagster.platforms.scopes import Scope
+from phantoms_dagster.platforms.tiktok.grants import SCOPES, scopes_for
 
 PLATFORM = Platform("tiktok")
 TOKEN_PATH = "/v2/oauth/token/"  # noqa: S105 - a path
@@ -22,7 +24,12 @@ REVOKE_PATH = "/v2/oauth/revoke/"
 class TikTokOAuth(oauth.Endpoints):
     """Implements `domain.grants.OAuth`."""
 
-    needed = SCOPES
+    needed: tuple[Scope, ...] = SCOPES
+
+    def for_route(self, route: str | None) -> Self:
+        """Ask for the permissions that an account with that route needs."""
+        self.needed = scopes_for(route)
+        return self
 
     def consent(self, *, redirect_uri: str, state: str) -> Consent:
         """See the port. TikTok wants the challenge in hexadecimal, unlike RFC 7636, and the scopes separated by commas."""

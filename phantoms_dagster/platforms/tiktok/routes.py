@@ -10,5 +10,6 @@ from typing import Literal
 Route = Literal["direct", "inbox", "gateway"]
 DIRECT: Route = "direct"
 INBOX: Route = "inbox"
+GATEWAY_ROUTE: Route = "gateway"
 # What the ledger keeps as the audience of a draft. TikTok does not say which one the creator chose.
 CREATORS_CHOICE = "CHOSEN_BY_CREATOR"
