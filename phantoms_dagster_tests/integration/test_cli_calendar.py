@@ -267,3 +267,19 @@ async def test_a_missed_slot_is_listed_needs_attention_and_is_decided_with_one_c
     await ok("move", key, "next")
     assert booking(studio.world, key)[2] == "booked"
     assert not [one for one in AttentionBoard(studio.world.engine).read() if one.id == "calendar:missed"]
+
+
+async def test_approving_says_which_slots_the_posts_took(studio: Studio) -> None:
+    first, second = await studio.rendered(count=2, channel=slotted())
+
+    async def approve(*arguments: str) -> Any:
+        return await asyncio.to_thread(lambda: CliRunner().invoke(app, ["approve", *arguments], env={"COLUMNS": "200"}))
+
+    shown = await approve(first)
+    assert shown.exit_code == 0, shown.output
+    at = booking(studio.world, first)[0]
+    assert f"YouTube: {at:%a} {at.day} {at:%b %H:%M} UTC" in shown.output
+    answer = await approve(second, "--json")
+    [decided] = json.loads(answer.stdout)["decided"]
+    assert [datetime.fromisoformat(slot["at"]) for slot in decided["booked"]] == [booking(studio.world, second)[0]]
+    assert decided["goes_out"] == decided["booked"][0]["at"]

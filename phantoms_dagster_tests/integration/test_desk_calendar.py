@@ -386,3 +386,15 @@ async def test_a_time_from_the_form_replaces_the_bookings(world: DeskWorld) -> N
     assert (await send(browser, key, at=f"{YEAR}-07-01T18:30")).status_code == 303
     assert publish_at(world, key) == datetime(YEAR, 7, 1, 18, 30, tzinfo=UTC)
     assert world.world.rows("SELECT * FROM phantoms.bookings") == []
+
+
+async def test_the_review_page_says_that_a_post_takes_the_next_free_slot_and_then_which_one(world: DeskWorld) -> None:
+    [key] = await world.waiting()
+    slotted(world)
+    browser = await world.logged_in("rita")
+    assert "in the next free slot" in (await browser.get(f"/review/{key}")).text
+    book(world, key, "next")
+    page = (await browser.get(f"/review/{key}")).text
+    assert "in the next free slot" not in page
+    [row] = world.world.rows("SELECT at FROM phantoms.bookings ORDER BY platform LIMIT 1")
+    assert f'datetime="{row["at"].isoformat()}"' in page

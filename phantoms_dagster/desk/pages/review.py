@@ -155,7 +155,9 @@ def _shown(visit: Visit, filters: Filters, cards: Sequence[ReviewCard], key: str
     review = desk.decisions.review(key)
     keys = [card.key for card in cards]
     place = keys.index(key) if key in keys else None
-    targets = _targets(screen, review)
+    scheduled = desk.calendar.one(key) if screen.channel.slots else None
+    booked = {one.platform: one.booked_at for one in scheduled.outings if not one.waits} if scheduled else {}
+    targets = _targets(screen, review, booked)
     wanted = next((t.platform for t in targets if t.platform == filters.platform), targets[0].platform if targets else None)
     return page(
         visit,
@@ -248,10 +250,12 @@ def _on_screen(scenes: Sequence[object], number: int) -> str:
     return headline or f"Scene {number + 1}"
 
 
-def _targets(screen: Screen, review: Review | None) -> list[Target]:
+def _targets(screen: Screen, review: Review | None, booked: Mapping[Platform, datetime | None]) -> list[Target]:
     now = datetime.now(UTC)
-    earliest = max(now, screen.brief.publish_at or now)
-    opens = next_opening(screen.channel, earliest)
+
+    def opens(platform: Platform) -> datetime:
+        return next_opening(screen.channel, max(now, booked.get(platform) or screen.brief.publish_at or now))
+
     words = {post.platform: post for post in review.words} if review else {}
     return [
         Target(
@@ -259,8 +263,8 @@ def _targets(screen: Screen, review: Review | None) -> list[Target]:
             words=words.get(platform),
             notes=_notes(screen, platform, words),
             account=screen.channel.accounts.get(platform, "no account"),
-            goes_out=opens if opens > now else None,
-            takes_slot=screen.brief.publish_at is None and screen.channel.has_slots(platform),
+            goes_out=at if (at := opens(platform)) > now else None,
+            takes_slot=booked.get(platform) is None and screen.brief.publish_at is None and screen.channel.has_slots(platform),
             state=screen.states.get(f"{platform}/post", "blocked"),
             seen=screen.posts.get(str(platform)),
         )
