@@ -1,6 +1,7 @@
-"""Counts failed log-ins by name and by address, and wrong guest links by address. The counts are in Redis, shared by all desks.
+"""Counts failed log-ins by name and by address, and wrong guest links and provider events by address.
 
-While Redis is down each process counts on its own. Nobody is locked out by the outage, and guessing stays limited.
+The counts are in Redis, shared by all desks. While Redis is down each process counts on its own. Nobody is locked out by the outage,
+and guessing stays limited.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class LoginAttempts:
-    """Failed log-ins and wrong guest links in windows of WINDOW_SECONDS."""
+    """Failed log-ins, wrong guest links and forged provider events in windows of WINDOW_SECONDS."""
 
     def __init__(self, redis_url: str | None) -> None:
         self._redis = redis.Redis.from_url(redis_url, socket_timeout=1, socket_connect_timeout=1) if redis_url else None
@@ -53,6 +54,14 @@ class LoginAttempts:
     def guessed(self, address: str) -> None:
         """Count a request for a guest link that does not exist."""
         self._count(_guess(address))
+
+    def forgery_wait_seconds(self, address: str) -> int:
+        """Return the seconds until this address may deliver an event of a provider; 0 when it may now."""
+        return self._left(_forgery(address), PER_ADDRESS)
+
+    def forged(self, address: str) -> None:
+        """Count a delivery that is not authentic."""
+        self._count(_forgery(address))
 
     def close(self) -> None:
         """Close the connections."""
@@ -99,6 +108,10 @@ def _keys(name: str, address: str) -> tuple[tuple[str, int], tuple[str, int]]:
 
 def _guess(address: str) -> str:
     return _key("guest", address)
+
+
+def _forgery(address: str) -> str:
+    return _key("event", address)
 
 
 def _key(kind: str, value: str) -> str:

@@ -53,13 +53,11 @@ def register(app: FastAPI) -> None:
         desk: Desk = request.app.state.desk
         if (refusal := _closed(desk, integration)) is not None:
             return refusal
-        if not limit.admits(integration):
-            return _answer(429, "too many deliveries", retry_after=60)
         body = await _body_of(request)
         if body is None:
             return _answer(413, f"a delivery has at most {MOST_BYTES} bytes")
         delivery = Delivery(dict(request.headers), dict(request.query_params), body, datetime.now(UTC))
-        return await run_in_threadpool(_take, desk, integration, delivery, address_of(request))
+        return await run_in_threadpool(_take, desk, integration, delivery, address_of(request), limit)
 
     async def shake_hands(request: Request, integration: str) -> Response:
         """Answer a service that checks the address."""
@@ -89,16 +87,19 @@ async def _body_of(request: Request) -> bytes | None:
     return b"".join(parts)
 
 
-def _take(desk: Desk, integration: str, delivery: Delivery, address: str) -> Response:
-    if (wait := desk.attempts.guess_wait_seconds(address)) > 0:
+def _take(desk: Desk, integration: str, delivery: Delivery, address: str, limit: DeliveryLimit) -> Response:
+    if (wait := desk.attempts.forgery_wait_seconds(address)) > 0:
         return _answer(429, "too many wrong signatures", retry_after=wait)
     try:
         events = reader_of(integration).read_events(delivery, SettingsSecrets(desk.settings, integration))
     except NotAuthentic as error:
-        desk.attempts.guessed(address)
+        desk.attempts.forged(address)
         _log.warning("an event of %s from %s was refused: %s", integration, address, error)
         return _answer(401, "the delivery is not authentic")
-    desk.provider_events.take(integration, delivery, events)
+    # Only authentic deliveries count, so that nobody else can use the limit up.
+    if not limit.admits(integration):
+        return _answer(429, "too many deliveries", retry_after=60)
+    desk.provider_events.take(integration, delivery, [event for event in events if event.usable])
     return _answer(200, "ok")
 
 
@@ -106,12 +107,12 @@ def _shake_hands(desk: Desk, integration: str, query: dict[str, str], address: s
     handshake = getattr(reader_of(integration), "handshake", None)
     if handshake is None:
         return _answer(405, "send events with POST")
-    if (wait := desk.attempts.guess_wait_seconds(address)) > 0:
+    if (wait := desk.attempts.forgery_wait_seconds(address)) > 0:
         return _answer(429, "too many wrong tokens", retry_after=wait)
     try:
         return PlainTextResponse(handshake(query, SettingsSecrets(desk.settings, integration)))
     except NotAuthentic as error:
-        desk.attempts.guessed(address)
+        desk.attempts.forged(address)
         _log.warning("the check of the address by %s from %s was refused: %s", integration, address, error)
         return _answer(403, "the verify token is wrong")
 

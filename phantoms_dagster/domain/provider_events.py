@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
+
+from phantoms_dagster.domain.text import unfit
+
+# Longer than any id of a service.
+MOST_CHARACTERS = 500
 
 
 class NotAuthentic(Exception):
@@ -42,6 +48,17 @@ class ProviderEvent:
     attempt_id: str | None = None
     remote_id: str | None = None
 
+    @property
+    def usable(self) -> bool:
+        """Whether it can be an event: its texts can be stored, and have the length of ids."""
+        return all(len(text) <= MOST_CHARACTERS and not unfit(text) for text in self._texts())
+
+    def _texts(self) -> Iterator[str]:
+        yield self.kind
+        for name, value in self.handle.items():
+            yield from (name, value)
+        yield from (text for text in (self.subject, self.attempt_id, self.remote_id) if text is not None)
+
 
 class EventSecrets(Protocol):
     """The secrets that prove where a delivery comes from."""
@@ -64,6 +81,14 @@ class EventReader(Protocol):
     def read_events(self, delivery: Delivery, secrets: EventSecrets) -> Sequence[ProviderEvent]:
         """The events of an authentic delivery; none when nothing in it matters. Raises NotAuthentic."""
         ...
+
+
+def read_json(text: bytes | str) -> Any:
+    """The JSON of a delivery. Raises ValueError, also when it is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
 
 
 def digest_of(delivery: Delivery, number: int) -> str:

@@ -184,7 +184,22 @@ async def test_a_signature_counts_when_a_clock_is_off_or_the_delivery_is_repeate
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[]", b"\xff", tiktok_event("tiktok.ping"), tiktok_event(content="{}"), tiktok_event(content="no JSON")]
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b"[" * 60_000,
+        tiktok_event("tiktok.ping"),
+        tiktok_event(content="{}"),
+        tiktok_event(content="no JSON"),
+        tiktok_event(content="[" * 60_000),
+        tiktok_event(publish_id="v\x00"),
+        tiktok_event(publish_id="\ud800"),
+        tiktok_event(publish_id="v" * 501),
+        tiktok_event("post.publish.\x00"),
+    ],
 )
 async def test_a_signed_delivery_about_something_else_is_accepted_and_forgotten(world: DeskWorld, body: bytes) -> None:
     for service, headers in (("tiktok", by_tiktok(body)), ("instagram", by_meta(body))):
@@ -222,6 +237,16 @@ async def test_a_large_delivery_is_refused_before_it_is_read_whole(world: DeskWo
 async def test_one_who_guesses_signatures_is_made_to_wait(world: DeskWorld) -> None:
     codes = [(await deliver(world, "tiktok", tiktok_event(), {})).status_code for _ in range(35)]
     assert (codes[0], codes[-1]) == (401, 429)
+    assert world.desk.attempts.guess_wait_seconds("203.0.113.7") == 0  # guest links are another matter
+
+
+async def test_deliveries_that_are_not_authentic_do_not_use_up_what_a_service_may_deliver(
+    world: DeskWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door.DeliveryLimit, "admits", lambda self, provider: False)
+    body = tiktok_event()
+    assert (await deliver(world, "tiktok", body, {})).status_code == 401
+    assert (await deliver(world, "tiktok", body, by_tiktok(body))).status_code == 429
 
 
 def test_each_service_may_deliver_only_so_often_in_a_minute() -> None:

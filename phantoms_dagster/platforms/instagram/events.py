@@ -8,11 +8,10 @@ Source: Meta for Developers, "Webhooks: Getting started".
 from __future__ import annotations
 
 import hmac
-import json
 import re
 from collections.abc import Mapping, Sequence
 
-from phantoms_dagster.domain.provider_events import Delivery, EventSecrets, NotAuthentic, ProviderEvent, matches
+from phantoms_dagster.domain.provider_events import Delivery, EventSecrets, NotAuthentic, ProviderEvent, matches, read_json
 
 SIGNATURE = "x-hub-signature-256"
 _CHALLENGE = re.compile(r"[\w.-]{1,200}", re.ASCII)
@@ -35,7 +34,7 @@ def read_events(delivery: Delivery, secrets: EventSecrets) -> Sequence[ProviderE
     if scheme != "sha256" or not matches(delivery.body, given, secrets.settings("app_secret", "client_secret")):
         raise NotAuthentic("the signature is not made with PHANTOMS_INSTAGRAM_APP_SECRET or PHANTOMS_INSTAGRAM_CLIENT_SECRET")
     try:
-        told = json.loads(delivery.body)
+        told = read_json(delivery.body)
         accounts = [entry["id"] for entry in told["entry"]] if told["object"] == "instagram" else []
     except (ValueError, KeyError, TypeError):
         return ()  # signed by Meta, but about something else

@@ -5,11 +5,10 @@ TikTok delivers at least once and tries again for 72 hours. Source: TikTok for D
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import timedelta
 
-from phantoms_dagster.domain.provider_events import Delivery, EventSecrets, NotAuthentic, ProviderEvent, matches
+from phantoms_dagster.domain.provider_events import Delivery, EventSecrets, NotAuthentic, ProviderEvent, matches, read_json
 
 SIGNATURE = "tiktok-signature"
 # TikTok does not say whether a repeated delivery is signed again. An older one is refused as a replay. A younger replay is a
@@ -36,8 +35,8 @@ def read_events(delivery: Delivery, secrets: EventSecrets) -> Sequence[ProviderE
 
 def _events(body: bytes) -> Sequence[ProviderEvent]:
     try:
-        told = json.loads(body)
-        kind, content = str(told["event"]), json.loads(told["content"])
+        told = read_json(body)
+        kind, content = str(told["event"]), read_json(told["content"])
         publish_id = content["publish_id"]
     except (ValueError, KeyError, TypeError):
         return ()  # signed by TikTok, but about something else

@@ -7,11 +7,10 @@ Source: Shotstack, "Webhooks".
 from __future__ import annotations
 
 import hmac
-import json
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
-from phantoms_dagster.domain.provider_events import Delivery, EventSecrets, NotAuthentic, ProviderEvent
+from phantoms_dagster.domain.provider_events import Delivery, EventSecrets, NotAuthentic, ProviderEvent, read_json
 
 ATTEMPT, TOKEN = "a", "s"
 RENDER_IDS = {"edit": "id", "serve": "render"}
@@ -28,7 +27,7 @@ def read_events(delivery: Delivery, secrets: EventSecrets) -> Sequence[ProviderE
     if not attempt_id or not hmac.compare_digest(secrets.token(attempt_id).encode(), given.encode()):
         raise NotAuthentic("the address does not have the token that it was given to Shotstack with")
     try:
-        told = json.loads(delivery.body)
+        told = read_json(delivery.body)
         kind = told["type"]
         render_id = told[RENDER_IDS[kind]]
     except (ValueError, KeyError, TypeError):
