@@ -1,7 +1,7 @@
 """Counts failed log-ins by name and by address, and wrong guest links and provider events by address.
 
-The counts are in Redis, shared by all desks. While Redis is down each process counts on its own. Nobody is locked out by the outage,
-and guessing stays limited.
+The counts are in Redis, shared by all desks. While Redis is down each process counts on its own. Nobody is locked out by the
+outage, and guessing stays limited.
 """
 
 from __future__ import annotations
