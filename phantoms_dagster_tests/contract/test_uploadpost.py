@@ -17,6 +17,10 @@ from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster.providers.uploadpost.api import UploadPostApi
 from phantoms_dagster.providers.uploadpost.publisher import UploadPostPost
+from phantoms_dagster.resilience.limits import CallScope, Permit, UnguardedLimits
+from phantoms_dagster.resilience.pools import Pools
+from phantoms_dagster.resilience.scopes import scope_of
+from phantoms_dagster.resilience.transport import build_client
 from phantoms_dagster_tests.contract.publishing_kit import FakeJournal
 from phantoms_dagster_tests.contract.uploadpost_world import UploadPost, a_world
 
@@ -275,3 +279,35 @@ async def test_an_id_that_is_no_uuid_is_refused_by_the_stand_in(world: UploadPos
     await journal.save(PostState.OPENED, handle=handle)
     with pytest.raises(Permanent, match="must be a UUID"):
         await publish(publisher, job, journal)
+
+
+# --- through the product's own client
+
+
+class Noted(UnguardedLimits):
+    """Admits everything, and notes what each call counts for."""
+
+    def __init__(self) -> None:
+        self.pools: list[str | None] = []
+
+    async def admit(self, scope: CallScope, *, max_wait: float, hold_seconds: float) -> Permit:
+        self.pools.append(scope.pool)
+        return await super().admit(scope, max_wait=max_wait, hold_seconds=hold_seconds)
+
+
+async def test_a_post_by_the_gateway_counts_for_the_posts_of_its_platform_and_asks_whether_it_may_go(world: UploadPost) -> None:
+    """TikTok counts the posts of all routes, so the pool of direct posts is the pool of these."""
+    limits, asked = Noted(), []
+
+    async def may_go() -> None:
+        asked.append(list(limits.pools))
+
+    async with build_client(limits=limits, scope=scope_of("uploadpost")) as client:
+        world.client = client
+        job = replace(world.job(2_500_000), may_go=may_go)
+        await publish(world.publisher(), job, world.journal())
+    assert world.posts[0]["sha256"] == job.sha256
+    assert limits.pools[:2] == ["uploadpost", "publish_tiktok"]
+    assert set(limits.pools[2:]) == {"uploadpost"}
+    assert asked[-1] == ["uploadpost", "publish_tiktok"], "right before the file is sent, after it was admitted"
+    assert Pools().of("publish_tiktok", "ocean_facts") == ["publish_tiktok", "publish_tiktok:ocean_facts"]

@@ -31,6 +31,7 @@ from phantoms_dagster.platforms.tiktok.gateway import fields
 from phantoms_dagster.platforms.tiktok.handover import waiting_for_creator
 from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
 from phantoms_dagster.platforms.tiktok.requests import check_job
+from phantoms_dagster.production.accounts import AccountGate
 from phantoms_dagster.production.stages.post import Publish
 from phantoms_dagster.providers.tools import ServiceTools
 from phantoms_dagster.providers.uploadpost.publisher import GatewayRules, UploadPostPublisher
@@ -38,6 +39,7 @@ from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.tiktok.routes import routes
 from phantoms_dagster.sandbox.uploadpost.routes import routes as gateway_routes
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.accounts import PostgresAccounts
 from phantoms_dagster.store.attention import AttentionBoard
 from phantoms_dagster.store.audit import AuditLog
 from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
@@ -45,6 +47,7 @@ from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.post_times import PostgresPostTimes
 from phantoms_dagster.store.results.readings import Results
+from phantoms_dagster.wiring.account_adapters import AccountPublisher
 from phantoms_dagster.wiring.endpoints import Endpoints, named_by
 from phantoms_dagster_tests.integration.publishing_world import FakeTokens, Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, SCRIPT, World, media_file, open_world
@@ -355,3 +358,29 @@ async def test_the_list_of_accounts_shows_their_routes_and_works_without_a_usabl
         assert listed.exit_code == 0, listed.output
         accounts = {(one["platform"], one["name"]): one["route"] for one in json.loads(listed.output)["accounts"]}
         assert accounts["tiktok", "ocean"] == route
+
+
+async def test_a_key_that_the_gateway_refuses_stops_the_account_once_and_another_key_goes_on(tiktok: TikTokStudio) -> None:
+    class Keys:
+        async def token(self, platform: Platform, account: str) -> str:
+            return tiktok.key
+
+        async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
+            return None
+
+    accounts = PostgresAccounts(tiktok.world.async_engine)
+    gate = AccountGate(store=accounts, tokens=Keys(), readers={TIKTOK: tiktok.gateway}, sandboxed=lambda _: False)
+    tiktok.publish._gateways = {TIKTOK: AccountPublisher(tiktok.gateway, gate)}
+    await tiktok.post(await tiktok.ready(drafting("gateway")))
+    account = await accounts.look(TIKTOK, "ocean")
+    assert (account.subject, account.label) == ("uploadpost:ocean", "ocean at Upload-Post")
+    tiktok.sandbox.config["uploadpost.revoked_keys"] = ["sandbox-key"]
+    key = await tiktok.ready(drafting("gateway"))
+    with pytest.raises(NotYet, match=r"tiktok account ocean waits: .*PHANTOMS_UPLOADPOST_API_KEY"):
+        await tiktok.post(key, "refused")
+    assert (await accounts.look(TIKTOK, "ocean")).state == "disconnected"
+    tiktok.key = "another-key"
+    await tiktok.post(key, "renewed")
+    assert (await accounts.look(TIKTOK, "ocean")).state == "active"
+    assert [entry["kind"] for entry in tiktok.sandbox.ledger] == ["post", "post"]
+    assert "sandbox-key" not in str(tiktok.world.rows("SELECT * FROM phantoms.accounts"))
