@@ -295,6 +295,8 @@ def fill(database: Engine, *, videos: int, attempts_each: int = 1, said: Callabl
             config = channel.model_dump_json()
             added = text("INSERT INTO phantoms.channels (name, config) VALUES (:name, CAST(:config AS jsonb))")
             connection.execute(added, {"name": channel.name, "config": config})
+            account = text("INSERT INTO phantoms.accounts (platform, name) VALUES (:platform, :name)")
+            connection.execute(account, [{"platform": str(on), "name": name} for on, name in channel.accounts.items()])
         values = {
             "now": connection.execute(text("SELECT now()")).scalar_one(),
             "videos": videos,
