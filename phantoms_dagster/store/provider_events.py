@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,10 +39,12 @@ _TAKE = text(
     ON CONFLICT (provider, digest) DO NOTHING RETURNING id
     """
 )
+# What names one post or render comes first: there are few of them, and an account may get events without end.
 PENDING = text(
     f"""
     SELECT id, provider, kind, handle, subject, attempt_id, received_at < now() - make_interval(mins => {HELD_MINUTES}) AS old
-    FROM phantoms.provider_events WHERE followed_at IS NULL ORDER BY id LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+    FROM phantoms.provider_events WHERE followed_at IS NULL
+    ORDER BY handle = '{{}}' AND attempt_id IS NULL, id LIMIT {BATCH} FOR UPDATE SKIP LOCKED
     """
 )
 # Both find few rows: the open stages of one platform, and the posts of the videos of these.
@@ -53,7 +56,8 @@ _WAKE_POSTS = text(
     f"""
     UPDATE phantoms.stages s SET retry_at = clock_timestamp(), updated_at = clock_timestamp()
     WHERE s.stage = :stage AND s.state = 'deferred' AND s.retry_at > clock_timestamp() AND EXISTS (SELECT FROM {_POSTS})
-        AND (CAST(:subject AS text) IS NULL OR s.updated_at < clock_timestamp() - interval '{ACCOUNT_SECONDS} seconds')
+        AND (CAST(:subject AS text) IS NULL OR (s.error_class IS DISTINCT FROM 'throttled'
+            AND s.updated_at < clock_timestamp() - interval '{ACCOUNT_SECONDS} seconds'))
     """
 )
 _POSTS_HELD = text(
@@ -131,7 +135,7 @@ class ProviderEvents:
         rows = [
             {
                 "provider": provider,
-                "digest": digest_of(delivery, number),
+                "digest": _digest(delivery, number, event),
                 "kind": event.kind[:100],
                 "handle": dict(event.handle),
                 "subject": event.subject,
@@ -187,6 +191,14 @@ class ProviderEvents:
         if woken:
             connection.execute(_NOTIFY, {"stage": RENDERING})
         return woken
+
+
+def _digest(delivery: Delivery, number: int, event: ProviderEvent) -> str:
+    """The identity of an event. Those that name only an account are one a minute, because each would cause the same look."""
+    if event.handle or event.attempt_id or event.subject is None:
+        return digest_of(delivery, number)
+    minute = int(delivery.at.timestamp() // ACCOUNT_SECONDS)
+    return hashlib.sha256(f"{event.subject}\n{minute}".encode()).hexdigest()
 
 
 class NamedRenders:

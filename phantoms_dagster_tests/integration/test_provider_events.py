@@ -280,10 +280,41 @@ async def test_an_event_of_an_instagram_account_makes_its_open_posts_due_and_no_
         world.desk.provider_events.follow()
         assert world.world.due("instagram/post") == due
         world.world.write("UPDATE phantoms.stages SET updated_at = now() - interval '2 minutes'")
+        world.world.write("DELETE FROM phantoms.provider_events")  # its next event is of another minute
     assert world.world.row(other, "instagram/post")["state"] == "deferred"
 
 
 # --- what an event makes due -----------------------------------------------------------------------------------------
+
+
+async def test_events_of_an_account_are_one_a_minute_and_hold_no_other_back(
+    world: DeskWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "PENDING", text(events.PENDING.text.replace("LIMIT 500", "LIMIT 1")))
+    await deferred_post(world)
+    for number in range(3):
+        body = json.dumps({"object": "instagram", "entry": [{"id": "17", "time": number}, {"id": "18"}]}).encode()
+        assert (await deliver(world, "instagram", body, by_meta(body))).status_code == 200
+    assert [row["subject"] for row in stored(world)] in (["17", "18"], ["17", "18", "17", "18"])  # the minute may end
+    body = tiktok_event()
+    await deliver(world, "tiktok", body, by_tiktok(body))
+    assert [(one.provider, one.woken) for one in world.desk.provider_events.follow()] == [("tiktok", 1)]
+
+
+async def test_an_event_of_an_account_does_not_shorten_the_wait_that_the_platform_asked_for(world: DeskWorld) -> None:
+    key = await deferred_post(world, "instagram", account="mine")
+    world.world.write("INSERT INTO phantoms.accounts (platform, name, subject) VALUES ('instagram', 'mine', '17')")
+    body = json.dumps({"object": "instagram", "entry": [{"id": "17"}]}).encode()
+    for error, due in (("throttled", []), ("unknown", [key])):
+        world.world.write(
+            """UPDATE phantoms.stages SET error_class = :error, updated_at = now() - interval '2 minutes'
+            WHERE stage = 'instagram/post'""",
+            error=error,
+        )
+        await deliver(world, "instagram", body, by_meta(body))
+        world.desk.provider_events.follow()
+        assert world.world.due("instagram/post") == due
+        world.world.write("DELETE FROM phantoms.provider_events")
 
 
 async def test_an_event_waits_while_a_run_holds_the_post(world: DeskWorld) -> None:
