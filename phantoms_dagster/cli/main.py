@@ -155,7 +155,12 @@ LINES = (
     LazyCommand(
         "accounts", "accounts", "Look", "Show the accounts: who owns each one according to its platform, and why its posts wait."
     ),
-    LazyCommand("preflight", "preflight", "Look", "Show what would make the next posts fail, before they are due."),
+    LazyCommand(
+        "preflight",
+        "preflight",
+        "Look",
+        "Show what would make the next posts fail: account, permissions, quota, file and words.",
+    ),
     LazyCommand(
         "doctor",
         "doctor",

@@ -88,11 +88,12 @@ async def _body_of(request: Request) -> bytes | None:
 
 
 def _take(desk: Desk, integration: str, delivery: Delivery, address: str, limit: DeliveryLimit) -> Response:
-    if (wait := desk.attempts.forgery_wait_seconds(address)) > 0:
-        return _answer(429, "too many wrong signatures", retry_after=wait)
     try:
         events = reader_of(integration).read_events(delivery, SettingsSecrets(desk.settings, integration))
     except NotAuthentic as error:
+        # After the check: a service may send events of other people's apps from the same address.
+        if (wait := desk.attempts.forgery_wait_seconds(address)) > 0:
+            return _answer(429, "too many wrong signatures", retry_after=wait)
         desk.attempts.forged(address)
         _log.warning("an event of %s from %s was refused: %s", integration, address, error)
         return _answer(401, "the delivery is not authentic")

@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -86,6 +86,7 @@ def environment() -> Environment:
         "megabytes": megabytes,
         "count": count,
         "masked": masked,
+        "link": link,
         "platform_title": platform_title,
     }
     return made
@@ -188,6 +189,11 @@ def seconds(value: float) -> str:
 
 
 @lru_cache(maxsize=4_096)
+def link(url: str) -> str:
+    """The URL if a browser opens a page for it, else `#`. Services and old rows may contain any text."""
+    return url if urlsplit(url).scheme in ("http", "https", "file") else "#"
+
+
 def moment(value: datetime | None, zone: str = "UTC") -> str:
     """Format a time with its time zone: Thu 24 Dec 2026, 18:00 UTC."""
     if value is None:

@@ -12,6 +12,9 @@ JsonObject: TypeAlias = dict[str, JsonValue]
 
 
 class Value(BaseModel):
-    """An immutable value. Unknown fields are refused, so that a typo in a file or a row is noticed at once."""
+    """An immutable value. Unknown fields are refused, so that a typo in a file or a row is noticed at once.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The text of an error does not repeat the input, which may be a secret.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -36,7 +36,9 @@ def change_secret(path: Path, change: Callable[[], str]) -> None:
     import fcntl  # noqa: PLC0415 - see `embedded.lock`
 
     # The lock is a file of its own, because the other one is replaced.
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
+    # It is closed to others as well: whoever can open it can hold it.
+    with os.fdopen(os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
+        os.fchmod(lock.fileno(), 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         _written(path, change()).replace(path)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.pages.calendar import _where
 from phantoms_dagster.desk.pages.review import QueueRow
-from phantoms_dagster.desk.render import icon_of
+from phantoms_dagster.desk.render import icon_of, link
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.review.queue import ReviewCard
 
@@ -45,3 +47,13 @@ def test_what_is_masked_once_is_masked_each_time() -> None:
         assert masked(said) == masked(said)
         assert "abc.def" not in masked(said)
         assert "upload_id=5" not in masked(said)
+
+
+@pytest.mark.parametrize("url", ["https://a.example/1", "http://127.0.0.1:1/x", "file:///outbox/a/b"])
+def test_an_address_of_a_page_is_linked(url: str) -> None:
+    assert link(url) == url
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "JavaScript:x", "", "no address"])
+def test_no_other_address_is_linked(url: str) -> None:
+    assert link(url) == "#"

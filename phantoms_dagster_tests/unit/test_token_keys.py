@@ -53,3 +53,11 @@ def test_each_new_key_stands_before_the_old_ones_and_all_still_decrypt(tmp_path:
 def test_without_a_key_there_is_none_to_rotate(tmp_path: Path) -> None:
     with pytest.raises(WrongKey, match="is not on this machine"):
         add_key(Settings(paths={"home": tmp_path / "new"}))
+
+
+def test_no_other_user_can_open_the_lock_of_a_secret(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    (tmp_path / "keys.lock").write_text("")
+    (tmp_path / "keys.lock").chmod(0o644)  # as an earlier version left it
+    change_secret(path, lambda: "1")
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("keys", "keys.lock")] == [0o600, 0o600]

@@ -152,6 +152,8 @@ def _status(body: JsonObject, platform: str) -> RequestStatus:
         return RequestStatus(state, f"the request is {whole or 'in no state'}")
     own = str(result.get("status") or ("" if result.get("success") is None else "completed" if result["success"] else "failed"))
     found, url = _text(result, "platform_post_id", "publish_id"), _text(result, "url", "post_url")
+    if not url.startswith(("https://", "http://")):
+        url = ""  # people open it
     said = _text(result, "error_message", "error", "message")
     if own in PENDING:
         return RequestStatus("pending", f"the post is {own}")
