@@ -446,7 +446,7 @@ def _weigh_tokens(report: Report, year: _Year) -> None:
     """How often each account's access token was renewed, and whether one was renewed before its time."""
     renewed: dict[str, list[datetime]] = defaultdict(list)
     for entry in year.sandbox.ledger:
-        if entry["kind"] in ("oauth.issued", "oauth.renewed") and entry.get("token") == "access":
+        if entry["kind"].startswith("oauth.") and entry.get("token") == "access":
             renewed[f"{entry['platform']}:{entry['account']}"].append(datetime.fromtimestamp(entry["at"], UTC))
     report.tell("access tokens", {name: len(times) for name, times in sorted(renewed.items())})
     soon = [
