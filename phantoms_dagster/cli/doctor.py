@@ -42,7 +42,7 @@ from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.migrate import pending
 from phantoms_dagster.wiring import INTEGRATIONS, Services
 from phantoms_dagster.wiring.channels_text import ChannelsMissing
-from phantoms_dagster.wiring.endpoints import variable_of_key
+from phantoms_dagster.wiring.endpoints import Endpoints, variable_of_key
 from phantoms_dagster.wiring.key_checks import Finding, ask_account, ask_provider
 from phantoms_dagster.wiring.media import probe
 from phantoms_dagster.wiring.models import model_finding
@@ -322,7 +322,7 @@ def _keys(services: Services, looks: ParallelChecks, wanted: Sources | None) -> 
             continue  # no channel posts there
         if name in Platform and (own := [key for key in wanted or () if key[0] == name]) and set(own) <= by_gateway:
             continue  # a gateway has the accounts, so no token is needed
-        if name in PROVIDERS and not endpoints.used(name):
+        if name in PROVIDERS and not _used(endpoints, name):
             continue  # it is not chosen
         try:
             sandboxed = endpoints.sandboxed(name)
@@ -340,6 +340,13 @@ def _keys(services: Services, looks: ParallelChecks, wanted: Sources | None) -> 
         elif not (wanted and any(platform == name for platform, _ in wanted)):
             why = "channels.yaml cannot be used" if wanted is None else "no channel has an account there"
             yield Finding(name, "note", f"not checked: {why}", "correct the accounts in channels.yaml")
+
+
+def _used(endpoints: Endpoints, name: str) -> bool:
+    try:
+        return endpoints.used(name)
+    except PhantomsError:
+        return False  # only channels.yaml says so, and its check has reported why it cannot be used
 
 
 def _sandboxed(settings: Settings, name: str) -> list[Finding]:

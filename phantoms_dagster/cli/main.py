@@ -32,6 +32,7 @@ EXAMPLES = {
         "phantoms edit octopuses --publish-at 2026-12-24T18:00+01:00",
         "phantoms edit octopuses --platforms youtube,tiktok --priority 1",
     ],
+    "preflight": ["phantoms preflight", "phantoms preflight octopuses", "phantoms preflight --json"],
     "settings": ["phantoms settings", "phantoms settings youtube", "phantoms settings --changed --json"],
     "status": ["phantoms status", "phantoms status --limit 100 --json"],
     "show": ["phantoms show why-octopuses-have-three-hearts-20261122-10e6", "phantoms show octopuses --json"],

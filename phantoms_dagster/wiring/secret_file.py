@@ -36,7 +36,7 @@ def change_secret(path: Path, change: Callable[[], str]) -> None:
     import fcntl  # noqa: PLC0415 - see `embedded.lock`
 
     # The lock is a file of its own, because the other one is replaced.
-    # It is closed to others as well: whoever can open it can hold it.
+    # Other users must not open it either, because a process that has it open can hold the lock.
     with os.fdopen(os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
         os.fchmod(lock.fileno(), 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)

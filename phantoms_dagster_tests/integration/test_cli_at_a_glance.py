@@ -227,13 +227,12 @@ def test_an_import_ends_with_its_keys_and_a_next_step(database: Engine, tmp_path
 # --- Build 10: --json, exit codes, completion
 
 
-def commands() -> Iterator[tuple[list[str], Any]]:
-    group: Any = whole_program()
-    for name, command in group.commands.items():
+def commands(group: Any = None, before: tuple[str, ...] = ()) -> Iterator[tuple[list[str], Any]]:
+    for name, command in (group or whole_program()).commands.items():
         if hasattr(command, "commands"):
-            yield from (([name, inner], found) for inner, found in command.commands.items())
+            yield from commands(command, (*before, name))
         else:
-            yield [name], command
+            yield [*before, name], command
 
 
 def test_every_command_that_prints_takes_json() -> None:

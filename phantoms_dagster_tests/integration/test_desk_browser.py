@@ -405,7 +405,7 @@ async def test_the_menu_of_a_phone_opens_as_a_list_and_leads_on_without_javascri
     menu = page.get_by_role("navigation", name="Pages")
     assert not await menu.is_visible()
     await page.get_by_role("button", name="Pipeline").click()
-    titles = ["Review", "Pipeline", "Dead letters", "Calendar", "Providers", "Performance", "Add", "Webhooks", "Audit"]
+    titles = ["Review", "Pipeline", "Dead letters", "Calendar", "Accounts", "Providers", "Performance", "Add", "Webhooks", "Audit"]
     assert [text.strip() for text in await menu.get_by_role("link").all_inner_texts()] == titles
     for link in await menu.get_by_role("link").all():
         box = await link.bounding_box()

@@ -17,6 +17,7 @@ from phantoms_dagster.settings.sources import SECRET_BYTES
 
 SECRET = "5ecr3t/W0rd"
 SECRETS = [name for name, leaf in leaves(Settings).items() if leaf.secret]
+LONG = "https://u:w0rd@example.org/longer-than-32-characters"  # fit for a URL, and for a key with a least length
 KEY = "PHANTOMS_OPENAI_API_KEY"
 NOBODY = 65_534
 
@@ -52,12 +53,12 @@ def test_the_secrets_are_those_that_print_as_stars() -> None:
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_every_secret_can_come_from_a_file(monkeypatch: pytest.MonkeyPatch, file: Path, name: str) -> None:
-    file.write_text("https://u:w0rd@example.org/x")
+    file.write_text(LONG)
     monkeypatch.setenv(f"PHANTOMS_{name.upper()}_FILE", str(file))
     value = leaves(Settings)[name].value(load())
     [secret] = value if isinstance(value, list) else [value]
     assert isinstance(secret, SecretStr)
-    assert secret.get_secret_value() == "https://u:w0rd@example.org/x"
+    assert secret.get_secret_value() == LONG
 
 
 @pytest.mark.parametrize("outcome", ["", "\n", "\r\n", "\n\n"])
