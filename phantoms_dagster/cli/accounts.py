@@ -17,7 +17,7 @@ from rich.table import Table
 from phantoms_dagster.cli.console import FAILED, err, out, plain, print_json, print_result, say
 from phantoms_dagster.cli.opened import opened_services
 from phantoms_dagster.domain.accounts import CONNECTED, Account, standing
-from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.errors import InvalidInput, PhantomsError
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.registry.channel_keys import GATEWAY
@@ -83,9 +83,11 @@ def show(as_json: AsJson = False) -> None:
         for title in ("account", "owner", "token", "now"):
             rows.add_column(title, overflow="fold")
         for account in found:
-            whose = f"{account.label} ({account.subject})" if account.subject else "not asked yet"
             way = routes.get((account.platform, account.name), "")
-            source = "key of the gateway" if way == GATEWAY else _source(account)
+            sandboxed = _sandboxed(services, account, way)
+            nobody = "none, because the sandbox answers" if sandboxed else "not asked yet"
+            whose = f"{account.label} ({account.subject})" if account.subject else nobody
+            source = "sandbox" if sandboxed else "key of the gateway" if way == GATEWAY else _source(account)
             name = f"{account.platform}:{account.name}" + (f" ({way})" if way else "")
             rows.add_row(plain(name), plain(whose), plain(source), plain(_now(account, now)))
         out.print(rows)
@@ -107,6 +109,9 @@ def connect(
         from phantoms_dagster.wiring.connecting import Connecting  # noqa: PLC0415 - it imports the platforms' adapters
 
         connecting = Connecting(services, Platform(platform), name)
+        if not connecting.is_named and not as_json:
+            missing = f"no channel names the {connecting.platform.title} account {connecting.name}"
+            say(f"{missing} yet: add it to `accounts` in channels.yaml", style="yellow", to=err)
         registered = connecting.redirect_uri
         there = urlsplit(registered or "http://127.0.0.1")
         if paste or there.hostname not in ("127.0.0.1", "localhost"):
@@ -195,7 +200,7 @@ def check(
                 "ends_at": one.ends_at,
             }
             route = routes.get((one.platform, one.name), "")
-            if services.endpoints.sandboxed(str(one.platform.spec.gateway if route == GATEWAY else one.platform)):
+            if _sandboxed(services, one, route):
                 results.append({**row, "verdict": "note", "found": "not checked: the sandbox replaces it", "fix": ""})
                 continue
             findings = ask_account(services.settings, services.endpoints, one.platform, one.name, one.token_source, route=route)
@@ -244,6 +249,16 @@ def rotate_key(as_json: AsJson = False) -> None:
         where = f"a new key in {path}" if path else "the first key of PHANTOMS_TOKEN_KEYS"
         line = f"{count} accounts are encrypted with {where}; older keys are still needed to read backups"
         print_result({"accounts": count, "file": str(path) if path else None}, line, as_json=as_json)
+
+
+def _sandboxed(services: Services, account: Account, route: str) -> bool:
+    """Whether the sandbox answers for the account, by its own route."""
+    if not account.platform.spec.remote:
+        return False
+    try:
+        return services.endpoints.sandboxed(str(account.platform.spec.gateway if route == GATEWAY else account.platform))
+    except PhantomsError:
+        return False  # its key is missing and the sandbox is off, which `phantoms doctor` reports
 
 
 def _routes(services: Services) -> dict[tuple[Platform, str], str]:

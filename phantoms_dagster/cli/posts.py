@@ -17,6 +17,7 @@ from phantoms_dagster.cli.times import exact, local
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.post_changes import STATES_AFTER
+from phantoms_dagster.domain.reconciliation import post_reference
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.posts import LedgerPost, PostDetail, Posts
@@ -132,6 +133,8 @@ def settle(
         actor, decisions = Actor(by or this_user(), "cli"), PostDecisions(services)
         detail = Posts(services.engine).show(key, on)
         draft = detail.post.state is PostState.HANDED_OVER
+        if there is not None:
+            post_reference(on, there, sandbox=detail.post.sandbox)  # before anybody is asked
         if not yes:
             _print(detail)
             question = "The creator has it as a draft." if draft else "The post may be public."

@@ -218,12 +218,16 @@ def _warned(found: Sequence[Decided | InvalidInput], left: Mapping[str, Sequence
 
 
 def _times(services: Services, keys: Sequence[str]) -> dict[str, datetime]:
-    """Return when these videos will be posted, by key: not before their own time, and in their channel's posting hours."""
+    """Return when these videos will be posted, by key: not before their own time, and in their channel's posting hours.
+
+    Those whose posts all wait for a person are left out.
+    """
     now = datetime.now(UTC)
     times = {}
     for page in _pages(keys):
         for release in Outlook(services.engine).releases(page):
-            times[release.key] = next_opening(release.channel, max(now, release.publish_at or now))
+            if not release.waits:
+                times[release.key] = next_opening(release.channel, max(now, release.publish_at or now))
     return times
 
 
@@ -235,6 +239,12 @@ def _tell_next(keys: Sequence[str], times: Mapping[str, datetime], *, approved: 
         which = "it" if len(keys) == 1 else "one, for example the first,"
         say(f"  nothing more happens automatically; make {which} again, or approve it after all:", style="dim")
         out.print(f"  phantoms retry {keys[0]} --from script\n  phantoms approve {keys[0]}", style="dim", soft_wrap=True)
+        return
+    if waiting := [key for key in keys if key not in times]:
+        whose = "its posts wait" if len(waiting) == 1 else f"the posts of {len(waiting)} videos wait"
+        say(f"  {whose} until you put them back or allow them; `phantoms calendar` says why:", style="dim")
+        out.print(f"  phantoms calendar move {waiting[0]} next", style="dim", soft_wrap=True)
+    if not times:
         return
     now = datetime.now(UTC)
     later = sorted(at for at in times.values() if at > now)

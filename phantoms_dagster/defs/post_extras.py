@@ -41,7 +41,7 @@ def add_post_extras(context: dg.OpExecutionContext, services: dg.ResourceParam[S
     context.add_output_metadata({"added": len(done.added), "refused": len(done.refused), "waiting": len(done.waiting)})
 
 
-@dg.job(tags={STAGE: "analytics"}, description="Adds to published posts what belongs to them, such as caption tracks.")
+@dg.job(tags={STAGE: "analytics"}, description="Adds caption tracks, thumbnails and other extras to published posts.")
 def post_extras_job() -> None:
     """One op."""
     add_post_extras()

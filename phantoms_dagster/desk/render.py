@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from phantoms_dagster.desk.masking import masked
@@ -87,6 +87,7 @@ def environment() -> Environment:
         "count": count,
         "masked": masked,
         "link": link,
+        "coded": coded,
         "platform_title": platform_title,
     }
     return made
@@ -189,6 +190,12 @@ def seconds(value: float) -> str:
 
 
 @lru_cache(maxsize=4_096)
+def coded(text: str) -> Markup:
+    """The text with what is between backticks as code."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else escape(part) for n, part in enumerate(parts))
+
+
 def link(url: str) -> str:
     """The URL if a browser opens a page for it, else `#`. Services and old rows may contain any text."""
     return url if urlsplit(url).scheme in ("http", "https", "file") else "#"

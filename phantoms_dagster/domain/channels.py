@@ -23,7 +23,7 @@ _FIRST, _SECOND = list(Platform)[:2]
 # An example of each key, shown with every mistake in it. A channel has these keys and no others.
 FORMS: Mapping[str, str] = {
     "title": "title: Curious Minute",
-    "brand_voice": "brand_voice: Warm, quick and precise.",
+    "brand_voice": "brand_voice: Warm and precise.",
     "banned_words": "banned_words: [miracle, guaranteed]",
     "language": "language: en, or another code of BCP 47 such as de or pt-BR",
     "voice": "voice: default",
@@ -54,6 +54,17 @@ _LONG_TEXTS = ("brand_voice",)
 
 # An extra check of a channel. Returns the key and the reason of a mistake, or None.
 Check = Callable[[Channel], tuple[str, str] | None]
+
+
+def _quoted(form: str) -> str:
+    """Put the example in backticks. The words after it begin at the first comma or semicolon outside of brackets and quotes."""
+    depth, text = 0, False
+    for at, sign in enumerate(form):
+        text ^= sign == '"'
+        depth += 0 if text else (sign in "[{") - (sign in "]}")
+        if not text and not depth and form[at : at + 2] in (", ", "; "):
+            return f"`{form[:at]}`{form[at:]}"
+    return f"`{form}`"
 
 
 def default_text() -> str:
@@ -126,7 +137,7 @@ class _Place:
         """The mistake at `path`, with its line and the right form."""
         field = str(path[0]) if path else ""
         named = f": {'.'.join(str(part) for part in path)}" if path else ""
-        form = f"; write it like `{FORMS[field]}`" if field in FORMS else ""
+        form = f"; write it like {_quoted(FORMS[field])}" if field in FORMS else ""
         return _Wrong(_line(self.root, ("channels", self.key, *path)), f"channel {self.key!r}{named}: {reason}{form}")
 
     def is_cut(self, path: Path) -> bool:
@@ -322,7 +333,7 @@ def _not_yaml(content: str, error: Exception) -> str:
     for number in range(last, -1, -1):
         if _CUT_OFF.match(lines[number]):
             key = lines[number].split(":")[0].strip(" -")
-            form = f"; write it like `{FORMS[key]}`" if key in FORMS else '; put it in quotes: "#fun"'
+            form = f"; write it like {_quoted(FORMS[key])}" if key in FORMS else '; put it in quotes: "#fun"'
             return f" line {number + 1}: {_COMMENT}, so the rest of this line is missing{form}"
     return f" line {last + 1}: not valid YAML: {problem}" if mark and lines else f" is not valid YAML: {problem}"
 

@@ -151,7 +151,7 @@ def next_free(
 
     `others`: all posts of the platform around these times. A quota counts what is planned as if it were used.
     """
-    quotas = [_Quota(limit, account, others) for limit in limits]
+    quotas = [Quota(limit, account, others) for limit in limits]
     mine = sorted(other.at for other in others if other.account == account)
     full: dict[str, None] = {}
     for at in times:
@@ -181,8 +181,8 @@ def _too_close(times: Sequence[datetime], at: datetime, distance: timedelta) -> 
     )
 
 
-class _Quota:
-    """Counts what a limit of posts per day has left."""
+class Quota:
+    """Counts what the posts of a platform leave of one of its limits, for another post of `account`."""
 
     def __init__(self, limit: DayLimit, account: str, others: Sequence[PlannedPost]) -> None:
         self._limit = limit
@@ -195,18 +195,22 @@ class _Quota:
             elif other.account == account:
                 insort(self._of_account, other.at)
 
+    def used_at(self, at: datetime) -> int:
+        """How many posts count together with one at `at`."""
+        if self._zone is not None:
+            return self._of_day[at.astimezone(self._zone).date()]
+        return self._most_within_a_day(at)
+
     def full_at(self, at: datetime, platform: Platform) -> str | None:
         """That no post fits at `at`, in words; None when one fits."""
         most = self._limit.posts
+        if self.used_at(at) < most:
+            return None
         if self._zone is not None:
             day = at.astimezone(self._zone).date()
-            if self._of_day[day] < most:
-                return None
             return (
                 f"{platform.title}'s quota of {day:%a} {day.day} {day:%b} ({self._limit.zone}) is reserved: {most} of {most} posts"
             )
-        if self._most_within_a_day(at) < most:
-            return None
         return f"{platform.title}'s quota of {most} posts in 24 hours is reserved around {at:%a} {at.day} {at:%b}"
 
     def _most_within_a_day(self, at: datetime) -> int:
@@ -214,5 +218,5 @@ class _Quota:
         low = bisect_right(self._of_account, at - _DAY)
         high = bisect_left(self._of_account, at + _DAY)
         near = self._of_account[low:high]
-        starts = [one for one in near if one <= at] or [at]
+        starts = [*(one for one in near if one < at), at]
         return max(sum(start <= one < start + _DAY for one in near) for start in starts)

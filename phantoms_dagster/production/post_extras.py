@@ -1,4 +1,4 @@
-"""Adds to published posts what belongs to them, such as caption tracks. `domain.post_extras` decides when a try follows.
+"""Adds extras such as caption tracks to published posts. `domain.post_extras` decides when a try follows.
 
 Each try is saved before its request is sent. So a process that dies leaves an extra that is tried again, with the knowledge that it
 may be there already, and of two processes only one tries.
@@ -91,7 +91,7 @@ class Adding:
         if adder is None:
             raise NotFound(f"{extra.platform.title} takes no {extra.name} after the publication")
         if not extra.current:
-            raise NotFound("the video was made again after it was posted, so what belongs to the post is gone")
+            raise NotFound("the video was made again after it was posted, so the files of the post are gone")
         subtitles = srt(extra.sentences)
         if extra.name == "captions" and not subtitles:
             raise NotFound("the video has no spoken sentences")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -25,8 +25,9 @@ from phantoms_dagster.domain.errors import (
     Unknown,
 )
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import IdentityReader, MediaStore, PreflightReader, Publisher, PublishJob
+from phantoms_dagster.domain.ports import IdentityReader, MediaStore, PreflightReader, Publisher
 from phantoms_dagster.domain.preflight import ASKED, PreflightCheck, Upcoming, Verdict, of_progress, phase_to_check, worst
+from phantoms_dagster.production.stages.post import publish_job
 from phantoms_dagster.registry.channel_keys import GATEWAY
 
 # A platform that asks us to wait for longer than this has used up a quota. A shorter wait says nothing about the post.
@@ -139,22 +140,9 @@ async def check_post(tools: PreflightTools, post: Upcoming, phase: str | None) -
         return found
     with tools.calls_of(post.account):
         try:
-            job = PublishJob(
-                video_key=post.key,
-                platform=post.platform,
-                account=post.account,
-                marker=f"{post.key}-{post.platform}",
-                file=await tools.media.local(variant.video),
-                size=variant.video.size,
-                sha256=variant.video.sha256,
-                probe=variant.probe,
-                title=words.title,
-                caption=words.caption,
-                made_for_kids=words.made_for_kids,
-                privacy=words.privacy,
-                terms=words.terms,
-                route=post.route,
-            )
+            file = await tools.media.local(variant.video)
+            job = publish_job(variant, words, file, key=post.key, account=post.account, marker=f"{post.key}-{post.platform}")
+            job = replace(job, route=post.route)
             publishers = tools.gateways if post.route == GATEWAY else tools.publishers
             async with publishers[post.platform].verbs(job) as verbs:
                 verbs.check()
@@ -173,7 +161,7 @@ async def _token(owners: Mapping[Platform, IdentityReader], platform: Platform, 
 
     async def look() -> list[PreflightCheck]:
         owner = await owners[platform].read(account)
-        return [PreflightCheck("token", "ok", f"it belongs to {owner.label} ({owner.subject})")]
+        return [PreflightCheck("token", "ok", f"the account of {owner.label} ({owner.subject})")]
 
     return await _asked("token", platform, account, look)
 

@@ -8,10 +8,8 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from phantoms_dagster.domain.models import Channel, Platform
-from phantoms_dagster.domain.posting_slots import DayLimit
+from phantoms_dagster.domain.posting_slots import DayLimit, PlannedPost, Quota
 from phantoms_dagster.production.stages.post import next_opening
-
-_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -57,25 +55,26 @@ def warnings(
         same = [one for one in neighbours if one.platform is platform and one.account == account]
         taken = min((one for one in same if abs(one.at - goes) < distance), key=lambda one: abs(one.at - goes), default=None)
         if taken is not None:
-            local = taken.at.astimezone(zone)
-            found.append(f"That slot is taken on {platform.title}: “{taken.title}” goes out at {local:%H:%M}.")
-        found += _over(platform, goes, same, [one for one in neighbours if one.platform is platform], limits.get(platform, ()))
+            minutes = round(abs(taken.at - goes) / timedelta(minutes=1))
+            found.append(
+                f"On {platform.title} that is {minutes} minutes from “{taken.title}”, which goes out at "
+                f"{taken.at.astimezone(zone):%H:%M}. The channel wants {channel.min_distance_minutes} between two posts."
+            )
+        planned = [PlannedPost(one.account, one.at) for one in neighbours if one.platform is platform]
+        found += _over(platform, goes, account or "", planned, limits.get(platform, ()))
     return found
 
 
 def _over(
-    platform: Platform, goes: datetime, account: Sequence[Neighbour], everybody: Sequence[Neighbour], limits: Sequence[DayLimit]
+    platform: Platform, goes: datetime, account: str, planned: Sequence[PlannedPost], limits: Sequence[DayLimit]
 ) -> list[str]:
     """A warning for each limit that one more post would break."""
     found = []
     for limit in limits:
-        if limit.zone is None:
-            windows = ((goes - _DAY, goes), (goes, goes + _DAY))
-            count = max(sum(low < one.at <= high for one in account) for low, high in windows)
-            where = "in 24 hours of this account"
-        else:
+        count = Quota(limit, account, planned).used_at(goes)
+        where = "in 24 hours of this account"
+        if limit.zone is not None:
             day = goes.astimezone(ZoneInfo(limit.zone)).date()
-            count = sum(one.at.astimezone(ZoneInfo(limit.zone)).date() == day for one in everybody)
             where = f"on {day:%a} {day.day} {day:%b} ({limit.zone})"
         if count >= limit.posts:
             found.append(

@@ -7,7 +7,7 @@ be out. Before that, the post stage reads the booking again before it sends anyt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.stages import PostState, StageState
 from phantoms_dagster.store.audit import Actor, AuditEntry, note
-from phantoms_dagster.store.bookings import BookablePost, Booked, Books, Limits, book_or_wait, miss, posts_of
+from phantoms_dagster.store.bookings import BookablePost, Booked, Books, Limits, book_or_wait, miss, posts_of, read_time_again
 from phantoms_dagster.store.planning import NOTIFY
 
 When = datetime | Literal["next", "now"]
@@ -29,16 +29,6 @@ _LOCK_STAGES = text(
     """
 )
 _LOCK_POSTS = text("SELECT platform, state FROM phantoms.posts WHERE video_id = :id AND NOT duplicate ORDER BY id FOR UPDATE")
-# A post that waits for its time or for a person is due at once, to read its booking. One that waits for something else goes on.
-_DUE = text(
-    """
-    UPDATE phantoms.stages
-    SET ready_at = CASE WHEN state = 'ready' THEN GREATEST(clock_timestamp(), :at) ELSE ready_at END,
-        retry_at = CASE WHEN state = 'deferred' THEN clock_timestamp() ELSE retry_at END, updated_at = clock_timestamp()
-    WHERE video_id = :id AND stage = :stage
-        AND (state = 'ready' OR (state = 'deferred' AND (reason LIKE 'goes out at %' OR error_class = 'person')))
-    """
-)
 _BEFORE_COMMIT = (PostState.INTENT, PostState.OPENED, PostState.UPLOADING, PostState.FAILED)
 
 
@@ -107,15 +97,14 @@ class BookingChanges:
             booked = []
             for post in waiting:
                 assert post.at is not None
-                before, post.state = post.at, ""  # otherwise it would still wait
-                if before <= post.now and post.kind == "slot" and post.channel.has_slots(post.platform):
+                allowed, passed = replace(post, state=""), post.at <= post.now
+                if passed and post.kind == "slot" and post.channel.has_slots(post.platform):
                     why = f"it waited until {actor.name} allowed it, because {post.note}"
                     miss(connection, post, why, policy="next")
-                    booked.append(book_or_wait(books, post))
+                    booked.append(book_or_wait(books, allowed))
                 else:
-                    books.write(post, before, kind="now" if before <= post.now else post.kind)
-                    booked.append(Booked(key, post.platform, max(before, post.now), post.channel.timezone))
-                post.state = "repeat"
+                    books.write(allowed, post.at, kind="now" if passed else post.kind)
+                    booked.append(Booked(key, post.platform, max(post.at, post.now), post.channel.timezone))
             _carry_out(connection, "allow repetition", waiting, booked, actor, reason=reason)
             return Changed(key, tuple(booked), tuple(found.refused))
 
@@ -187,7 +176,7 @@ def _carry_out(
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     for post, one in zip(posts, booked, strict=True):
-        connection.execute(_DUE, {"id": post.video_id, "stage": f"{post.platform}/post", "at": one.at})
+        read_time_again(connection, post.video_id, one.at, post.platform)
         was = post.at or post.publish_at
         before[str(post.platform)] = {
             "at": was.isoformat() if was else None,

@@ -40,7 +40,7 @@ _LOCK = text(
 )
 BEGUN = """EXISTS (SELECT FROM phantoms.posts o WHERE o.video_id = s.video_id AND o.platform || '/post' = s.stage
             AND NOT o.duplicate AND o.state NOT IN ('intent', 'failed'))"""
-# The posts of these videos, with their bookings. The order is that of the ids.
+# The posts of these videos, with their bookings, in the order of the ids.
 _BOOKABLE = text(
     f"""
     SELECT v.id, v.key, v.publish_at, c.config::text AS channel, split_part(s.stage, '/', 1) AS platform,
@@ -115,6 +115,16 @@ _GIVE_BACK = text(
     WHERE b.video_id = ANY(:ids) AND s.video_id = b.video_id AND s.stage = b.platform || '/post' AND NOT {BEGUN}
     """
 )
+# A post that waits for its time or for a person is due at once. One that waits for something else goes on waiting.
+_READ_TIME = text(
+    """
+    UPDATE phantoms.stages
+    SET ready_at = CASE WHEN state = 'ready' THEN GREATEST(clock_timestamp(), :at) ELSE ready_at END,
+        retry_at = CASE WHEN state = 'deferred' THEN clock_timestamp() ELSE retry_at END, updated_at = clock_timestamp()
+    WHERE video_id = :id AND stage LIKE :stages
+        AND (state = 'ready' OR (state = 'deferred' AND (reason LIKE 'goes out at %' OR error_class = 'person')))
+    """
+)
 _BEFORE_COMMIT = """NOT EXISTS (SELECT FROM phantoms.posts p WHERE p.video_id = b.video_id AND p.platform = b.platform
         AND NOT p.duplicate AND p.state NOT IN ('intent', 'opened', 'uploading', 'failed'))"""
 _FOLLOW = text(f"DELETE FROM phantoms.bookings b WHERE b.video_id = :id AND b.state <> 'repeat' AND {_BEFORE_COMMIT}")
@@ -145,7 +155,10 @@ class Booked:
     def said(self) -> str:
         """The platform and the time in the channel's time zone, with the note."""
         local = self.at.astimezone(ZoneInfo(self.timezone))
-        when = f"{local:%a} {local.day} {local:%b %H:%M %Z}" if self.state == "booked" else "waits for your decision"
+        when = {
+            "booked": f"{local:%a} {local.day} {local:%b %Y, %H:%M %Z}",
+            "cancelled": "taken out of the calendar until you move it",
+        }.get(self.state, "waits for your decision")
         return f"{self.platform.title}: {when}{f' ({self.note})' if self.note else ''}"
 
 
@@ -271,6 +284,11 @@ def follow_brief(connection: Connection, video_id: int, publish_at: datetime | N
     values = {"id": video_id, "publish_at": publish_at}
     connection.execute(_FOLLOW, values)
     connection.execute(_STILL_REPEATS, values)
+
+
+def read_time_again(connection: Connection, video_id: int, at: datetime | None, platform: Platform | None = None) -> None:
+    """Let the video's waiting posts read their time again, or only the one on `platform`. `at`: their new time."""
+    connection.execute(_READ_TIME, {"id": video_id, "at": at, "stages": f"{platform or '%'}/post"})
 
 
 def book_or_wait(books: Books, post: BookablePost, *, after: datetime | None = None) -> Booked:

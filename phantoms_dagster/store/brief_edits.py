@@ -15,7 +15,7 @@ from phantoms_dagster.domain.models import Brief, Platform
 from phantoms_dagster.domain.problems import first_problem
 from phantoms_dagster.domain.stages import STAGES, StageState, downstream, stages_for
 from phantoms_dagster.store.audit import Actor, AuditEntry, note
-from phantoms_dagster.store.bookings import follow_brief
+from phantoms_dagster.store.bookings import follow_brief, read_time_again
 from phantoms_dagster.store.dead_letters.statements import NEW_REVISION
 from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.stage_store import VOID
@@ -48,17 +48,6 @@ _CLOSE_LETTERS = text(
     WHERE video_id = :id AND stage = ANY(:stages) AND state = 'open'
     """
 )
-# A post that waits for its publish time is due at once, to read the new time. One that waits for something else keeps waiting.
-_MOVE = text(
-    """
-    UPDATE phantoms.stages
-    SET ready_at = CASE WHEN state = 'ready' THEN GREATEST(clock_timestamp(), :publish_at) ELSE ready_at END,
-        retry_at = CASE WHEN state = 'deferred' THEN clock_timestamp() ELSE retry_at END, updated_at = clock_timestamp()
-    WHERE video_id = :id AND stage LIKE '%/post' AND (
-        state = 'ready' OR (state = 'deferred' AND (reason LIKE 'goes out at %' OR error_class = 'person')))
-    """
-)
-
 _UNDER_WAY = frozenset({"opened", "uploading", "committing", "unknown"})
 _OUT = frozenset({"published", "confirmed"})
 
@@ -166,7 +155,7 @@ def _carry_out(
         if video["retired_at"] is not None:
             notes.append(f"the video is retired; bring it back with `phantoms unretire {key}`")
     if after.publish_at != before.publish_at:
-        connection.execute(_MOVE, {"id": video_id, "publish_at": after.publish_at})
+        read_time_again(connection, video_id, after.publish_at)
         follow_brief(connection, video_id, after.publish_at)
         posted = [p for p in after.platforms if posts.get(p) in _OUT or p in busy]
         if posted:

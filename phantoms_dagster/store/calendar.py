@@ -124,8 +124,19 @@ class Scheduled:
 
     @property
     def person(self) -> str:
-        """Why one of its posts waits for a person, or was taken out; empty when none does."""
-        return next((f"{_WAITS[one.waits]}{f': {one.note}' if one.note else ''}" for one in self.outings if one.waits), "")
+        """Why its posts wait for a person, or were taken out; empty when none does. Names the platforms unless all of them wait."""
+        why: dict[str, list[str]] = {}
+        for one in self.outings:
+            if one.waits:
+                why.setdefault(f"{_WAITS[one.waits]}{f': {one.note}' if one.note else ''}", []).append(one.platform.title)
+        if len(why) == 1 and all(one.waits for one in self.outings):
+            return next(iter(why))
+        return "; ".join(f"{', '.join(titles)}: {reason}" for reason, titles in why.items())
+
+    @property
+    def left(self) -> str:
+        """The platforms on which it is not out, although it is out on others; else empty."""
+        return ", ".join(platform.title for platform in self.waits) if any(one.at for one in self.outings) else ""
 
     @property
     def waits(self) -> tuple[Platform, ...]:

@@ -319,7 +319,7 @@ class PostgresRenderJournal:
 
 
 class PostgresLedgers:
-    """Implements `claims.Ledgers`. One instance belongs to one event loop. `urls` encrypts the URLs of posts."""
+    """Implements `claims.Ledgers`. Each event loop has its own instance. `urls` encrypts the URLs of posts."""
 
     def __init__(self, engine: AsyncEngine, urls: SealedUrls | None = None) -> None:
         self._engine = engine

@@ -37,7 +37,8 @@ _LATEST = text(
 _CHANNELS = text(
     """
     SELECT v.key, v.brief->'platforms' AS platforms, c.config AS channel, COALESCE(
-        (SELECT min(b.at) FROM phantoms.bookings b WHERE b.video_id = v.id AND b.state = 'booked'), v.publish_at) AS publish_at
+        (SELECT min(b.at) FROM phantoms.bookings b WHERE b.video_id = v.id AND b.state = 'booked'), v.publish_at) AS publish_at,
+        (SELECT count(*) FROM phantoms.bookings b WHERE b.video_id = v.id AND b.state <> 'booked') AS waiting
     FROM phantoms.videos v JOIN phantoms.channels c ON c.name = v.channel WHERE v.key = ANY(:keys)
     """
 )
@@ -69,12 +70,17 @@ class AttemptSummary:
 
 @dataclass(frozen=True)
 class Release:
-    """The facts that decide when an approved video is published. `publish_at`: its first booking, or else the time in its brief."""
+    """The facts that decide when an approved video is published.
+
+    `publish_at`: its first booking, or else the time in its brief. `waits`: all of its posts wait for a person, or were taken out
+    of the calendar.
+    """
 
     key: str
     publish_at: datetime | None
     platforms: tuple[str, ...]
     channel: Channel
+    waits: bool = False
 
 
 class Outlook:
@@ -98,4 +104,13 @@ class Outlook:
         """The facts that decide when these videos are published. Raises UnreadableRow."""
         with self._engine.connect() as connection:
             rows = connection.execute(_CHANNELS, {"keys": list(keys)}).mappings().all()
-        return [Release(r["key"], r["publish_at"], tuple(r["platforms"]), channel_of(r["key"], r["channel"])) for r in rows]
+        return [
+            Release(
+                r["key"],
+                r["publish_at"],
+                tuple(r["platforms"]),
+                channel_of(r["key"], r["channel"]),
+                waits=r["waiting"] >= len(r["platforms"]),
+            )
+            for r in rows
+        ]

@@ -50,6 +50,8 @@ def _upcoming_posts(found: str) -> TextClause:
     LEFT JOIN phantoms.stages r ON r.video_id = v.id AND r.stage = split_part(s.stage, '/', 1) || '/variant' AND r.state = 'done'
     LEFT JOIN phantoms.stages a ON a.video_id = v.id AND a.stage = 'approval' AND a.state = 'done'
     LEFT JOIN phantoms.bookings k ON k.video_id = v.id AND k.platform = split_part(s.stage, '/', 1) AND k.state = 'booked'
+    WHERE NOT EXISTS (SELECT FROM phantoms.bookings x WHERE x.video_id = v.id AND x.platform = split_part(s.stage, '/', 1)
+        AND x.state = 'cancelled')
     ORDER BY at, v.id, s.stage
     """
     )

@@ -74,6 +74,11 @@ class Connecting:
         self._check_source()
 
     @property
+    def is_named(self) -> bool:
+        """Whether a channel names the account."""
+        return self.name in self._named()
+
+    @property
     def redirect_uri(self) -> str | None:
         """The redirect URI that the settings say was registered."""
         found: str | None = self._settings.of(self.platform, "redirect_uri")

@@ -118,6 +118,16 @@ async def test_a_lost_request_is_sent_again_with_the_same_id_after_two_answers_a
     assert len(world.posts) == 1
 
 
+async def test_a_second_answer_within_the_minute_proves_nothing(world: UploadPost) -> None:
+    world.fault("upload", "drop_before")
+    job, journal = world.job(), world.journal()
+    for seconds in (0, 5, 30):
+        world.sandbox.advance(seconds)
+        with pytest.raises((Unknown, NotYet)):
+            await publish(world.publisher(), job, journal)
+    assert len(sent(world)) == 1
+
+
 async def test_a_request_that_shows_up_after_it_was_declared_missing_is_still_one_post(world: UploadPost) -> None:
     """Upload-Post lags by more than a minute. Its idempotency key is what makes one post of two requests."""
     world.sandbox.config["uploadpost.status_lag_seconds"] = 100.0

@@ -17,6 +17,7 @@ from phantoms_dagster.domain.errors import NotYet, WaitsForPerson
 from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.domain.posting_slots import DayLimit, PostingSlot
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.store.bookings import book_approved
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.judgement import Decided
@@ -277,3 +278,13 @@ async def test_a_post_that_was_ready_too_late_says_so(studio: Studio) -> None:
     studio.world.write("UPDATE phantoms.stages SET ready_at = clock_timestamp() WHERE stage = 'youtube/post'")
     with pytest.raises(WaitsForPerson, match="the post was ready only at"):
         await post(studio, key)
+
+
+async def test_a_video_that_is_booked_for_later_keeps_its_booking_when_it_is_booked_again(studio: Studio) -> None:
+    [key] = await studio.rendered(channel=slotted())
+    approve(studio, key)
+    before = studio.world.rows("SELECT * FROM phantoms.bookings")
+    [video] = studio.world.rows("SELECT id FROM phantoms.videos")
+    with studio.world.engine.begin() as connection:
+        assert book_approved(connection, [video["id"]], {}) == []
+    assert studio.world.rows("SELECT * FROM phantoms.bookings") == before

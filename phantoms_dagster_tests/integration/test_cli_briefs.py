@@ -132,7 +132,7 @@ def test_edit_tells_what_the_calendar_would_have_asked_about(world: str, monkeyp
     key = phantoms("add", "How eels travel", "--platforms", "youtube").stdout.split()[1]
     taken = " ".join(phantoms("edit", key, "--publish-at", "2031-05-04T12:10").stdout.split())
     assert "publish_at: none -> 2031-05-04 12:10 UTC" in taken
-    assert "That slot is taken on YouTube: “Why bees dance” goes out at" in taken
+    assert "minutes from “Why bees dance”, which goes out at" in taken
     assert "YouTube's quota is used up on Sun 4 May (America/Los_Angeles): 1 of 1 posts." in taken
     notes = json.loads(phantoms("edit", key, "--publish-at", "2020-01-01T00:00", "--json").stdout)["notes"]
     assert any(note.startswith("That time is past") for note in notes)

@@ -246,7 +246,7 @@ async def test_moving_to_a_time_beside_another_post_warns(studio: Studio) -> Non
     first, second = await booked(studio, count=2)
     near = booking(studio.world, second)[0] + timedelta(minutes=5)
     found = await ok("move", first, near.isoformat())
-    assert any("That slot is taken on YouTube" in warning for warning in found["warnings"])
+    assert any("On YouTube that is" in warning for warning in found["warnings"])
 
 
 async def test_a_missed_slot_is_listed_needs_attention_and_is_decided_with_one_command(studio: Studio) -> None:
@@ -278,8 +278,17 @@ async def test_approving_says_which_slots_the_posts_took(studio: Studio) -> None
     shown = await approve(first)
     assert shown.exit_code == 0, shown.output
     at = booking(studio.world, first)[0]
-    assert f"YouTube: {at:%a} {at.day} {at:%b %H:%M} UTC" in shown.output
+    assert f"YouTube: {at:%a} {at.day} {at:%b %Y, %H:%M} UTC" in shown.output
     answer = await approve(second, "--json")
     [decided] = json.loads(answer.stdout)["decided"]
     assert [datetime.fromisoformat(slot["at"]) for slot in decided["booked"]] == [booking(studio.world, second)[0]]
     assert decided["goes_out"] == decided["booked"][0]["at"]
+
+
+async def test_approving_a_video_whose_posts_were_taken_out_announces_none_of_them(studio: Studio) -> None:
+    [key] = await studio.rendered(channel=slotted())
+    await ok("cancel", key)
+    shown = await asyncio.to_thread(lambda: CliRunner().invoke(app, ["approve", key], env={"COLUMNS": "200"}))
+    assert shown.exit_code == 0, shown.output
+    assert "posts it" not in shown.output
+    assert f"phantoms calendar move {key} next" in shown.output

@@ -256,6 +256,11 @@ def test_a_reconnect_by_another_owner_is_refused(commands: Commands) -> None:
     assert commands.accounts()["youtube:ocean"]["subject"] == "UC-ocean"
 
 
+def test_an_account_that_no_channel_names_is_connected_and_that_is_said_first(commands: Commands) -> None:
+    assert "connected youtube:nosuch" in commands.paste("youtube", "--name", "nosuch", answer=CODE)
+    assert "no channel names the YouTube account nosuch yet" in "".join(commands.printed)
+
+
 def test_tiktok_gets_the_challenge_in_hexadecimal_and_the_code_decoded(commands: Commands) -> None:
     process = commands.start("accounts", "connect", "tiktok", "--paste", "--name", "reef")
     asked = dict(parse_qsl(urlsplit(commands.page(process)).query))

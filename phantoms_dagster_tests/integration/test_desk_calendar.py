@@ -124,7 +124,7 @@ async def test_a_warning_comes_before_the_save_and_a_confirmation_saves(world: D
     key, _ = world.world.add(2, publish_at=at)
     browser = await world.logged_in("rita")
     yesterday = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%dT12:00}"
-    for wall, told in ((f"{YEAR}-05-04T12:10", "That slot is taken on YouTube"), (yesterday, "That time is past")):
+    for wall, told in ((f"{YEAR}-05-04T12:10", "On YouTube that is"), (yesterday, "That time is past")):
         answer = await send(browser, key, at=wall)
         assert answer.status_code == 200
         assert told in answer.text
@@ -356,6 +356,32 @@ async def test_a_person_decides_about_a_missed_slot_at_the_desk(world: DeskWorld
     assert state_of(world, key) == ("booked", "slot")
     [row] = [one for one in world.desk.audit.page(subject=key) if one.action == "move post" and one.via == "desk"]
     assert row.who == "rita"
+
+
+async def test_an_entry_names_the_posts_that_go_out_at_another_time(world: DeskWorld) -> None:
+    slotted(world)
+    [key] = world.world.add(1, platforms=(Platform("youtube"), Platform("tiktok")))
+    book(world, key, "next")
+    world.world.write("UPDATE phantoms.bookings SET at = at + interval '24 hours' WHERE platform = 'tiktok'")
+    [at, later] = [row["at"].astimezone(UTC) for row in world.world.rows("SELECT at FROM phantoms.bookings ORDER BY at")]
+    browser = await world.logged_in("rita")
+    page = (await browser.get(f"/calendar?from={at:%Y-%m-%d}&view=list")).text
+    assert f"TikTok {later:%a} {later.day} {later:%b %H:%M}" in page
+    assert f"YouTube {at:%a}" not in page
+
+
+async def test_a_reason_names_its_platforms_when_other_posts_of_the_video_do_not_wait(world: DeskWorld) -> None:
+    slotted(world)
+    [key] = world.world.add(1, platforms=(Platform("youtube"), Platform("tiktok")))
+    book(world, key, "next")
+    world.world.write("UPDATE phantoms.bookings SET state = 'cancelled', note = 'a typo' WHERE platform = 'tiktok'")
+    video = world.desk.calendar.one(key)
+    assert video is not None
+    assert (video.person, video.left) == ("TikTok: it was taken out of the calendar: a typo", "")
+    world.world.write("UPDATE phantoms.bookings SET state = 'cancelled', note = 'a typo'")
+    both = world.desk.calendar.one(key)
+    assert both is not None
+    assert both.person == "it was taken out of the calendar: a typo"
 
 
 async def test_a_repetition_is_allowed_at_the_desk_and_a_post_is_taken_out_and_put_back(world: DeskWorld) -> None:

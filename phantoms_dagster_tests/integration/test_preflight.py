@@ -142,6 +142,20 @@ def test_a_booked_post_is_checked_before_the_time_of_its_booking(checks: Checks)
     assert list(checks.shown()) == [f"{key} youtube", "youtube:youtube-account"]
 
 
+def test_a_post_that_was_taken_out_of_the_calendar_is_not_checked(checks: Checks) -> None:
+    key = checks.video(due=timedelta(minutes=40))
+    with checks.services.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO phantoms.bookings (video_id, platform, account, at, kind, state) "
+            "SELECT id, 'youtube', 'youtube-account', now() + interval '40 minutes', 'fixed', 'cancelled' "
+            f"FROM phantoms.videos WHERE key = '{key}'"
+        )
+    checks.run()
+    posts = [name for name in checks.shown() if name.startswith(key)]
+    assert posts
+    assert f"{key} youtube" not in posts
+
+
 def test_what_would_fail_is_said_once_an_account_with_the_fix_and_clears_when_it_is_fixed(checks: Checks) -> None:
     first, second = checks.video(due=timedelta(minutes=30)), checks.video(due=timedelta(hours=3))
     checks.sandbox.configure(

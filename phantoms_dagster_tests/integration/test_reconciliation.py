@@ -156,6 +156,13 @@ async def test_the_post_of_another_video_is_not_taken_for_this_one(studio: Studi
     assert {row["key"]: row["state"] for row in states} == {first: "confirmed", second: "unknown"}
 
 
+async def test_an_address_that_is_no_post_is_refused_before_anybody_is_asked(studio: Studio) -> None:
+    key = await unknown(studio, "drop_before")
+    refused = await posts("settle", key, "youtube", "--there", "notaurl")
+    assert (refused.exit_code, "'notaurl' is no post on YouTube" in refused.output) == (2, True), refused.output
+    assert "Save that" not in refused.output
+
+
 async def test_a_post_that_is_not_unknown_is_not_decided_about(studio: Studio) -> None:
     [key] = await studio.ready_to_post()
     await attempt(studio, key)

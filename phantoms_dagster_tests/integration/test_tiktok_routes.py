@@ -344,6 +344,14 @@ async def test_numbers_of_gateway_posts_are_read_only_if_the_account_is_connecte
     assert len(Results(tiktok.world.engine).due(sandboxed=None)) == 1
 
 
+async def test_the_list_of_accounts_says_that_the_sandbox_answers(tiktok: TikTokStudio) -> None:
+    await tiktok.ready(drafting())
+    listed = await asyncio.to_thread(lambda: CliRunner().invoke(app, ["accounts", "list"], env={"COLUMNS": "200"}))
+    assert listed.exit_code == 0, listed.output
+    assert "none, because the sandbox answers" in listed.output
+    assert "not asked yet" not in listed.output
+
+
 async def test_the_list_of_accounts_shows_their_routes_and_works_without_a_usable_channels_file(
     tiktok: TikTokStudio, tmp_path: Path
 ) -> None:

@@ -62,7 +62,7 @@ def test_the_first_channel_of_the_file_is_the_first_of_the_mapping() -> None:
         (ONE + "    name: other\n", "line 6: channel 'sea': name:"),
         (ONE + "    colour: red\n", "line 6: channel 'sea': colour: there is no such key; the keys are title, brand_voice"),
         (ONE + "    target_seconds: 5\n", "line 6: channel 'sea': target_seconds:"),
-        (ONE + "    target_seconds: half a minute\n", "target_seconds: 30, a whole number from 15 to 60"),
+        (ONE + "    target_seconds: half a minute\n", "target_seconds: 30`, a whole number from 15 to 60"),
         (ONE + "    timezone: Mars/Olympus\n", "line 6: channel 'sea': timezone: unknown time zone"),
         (ONE + "    timezone: Europe\n", "line 6: channel 'sea': timezone: unknown time zone"),
         (ONE + "    posting_hours: {start: 9, end: 9}\n", "line 6: channel 'sea': posting_hours: start and end are the same hour"),

@@ -10,7 +10,7 @@ import pytest
 from phantoms_dagster.desk.masking import masked
 from phantoms_dagster.desk.pages.calendar import _where
 from phantoms_dagster.desk.pages.review import QueueRow
-from phantoms_dagster.desk.render import icon_of, link
+from phantoms_dagster.desk.render import coded, icon_of, link
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.review.queue import ReviewCard
 
@@ -57,3 +57,7 @@ def test_an_address_of_a_page_is_linked(url: str) -> None:
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "JavaScript:x", "", "no address"])
 def test_no_other_address_is_linked(url: str) -> None:
     assert link(url) == "#"
+
+
+def test_what_is_between_backticks_is_code_and_nothing_is_a_tag() -> None:
+    assert coded("use `a: {b: <i>}` & go") == "use <code>a: {b: &lt;i&gt;}</code> &amp; go"

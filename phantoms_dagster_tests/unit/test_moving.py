@@ -46,7 +46,9 @@ def test_a_time_outside_the_posting_hours_is_a_warning_with_the_hour_of_the_post
 
 def test_a_slot_is_taken_when_the_same_account_posts_within_half_an_hour() -> None:
     at = datetime(2026, 10, 21, 10, tzinfo=UTC)
-    assert asked(at, neighbour(at + timedelta(minutes=29))) == ["That slot is taken on YouTube: “The other one” goes out at 12:29."]
+    assert asked(at, neighbour(at + timedelta(minutes=29))) == [
+        "On YouTube that is 29 minutes from “The other one”, which goes out at 12:29. The channel wants 30 between two posts."
+    ]
     assert asked(at, neighbour(at + timedelta(minutes=30))) == []
     assert asked(at, neighbour(at, account="second")) == []
     assert len(asked(at, neighbour(at), neighbour(at, Platform("tiktok")))) == 2
@@ -55,7 +57,7 @@ def test_a_slot_is_taken_when_the_same_account_posts_within_half_an_hour() -> No
 def test_the_slot_is_that_of_the_hour_at_which_it_really_goes_out() -> None:
     opens = datetime(2026, 10, 22, 7, tzinfo=UTC)
     told = asked(datetime(2026, 10, 21, 22, tzinfo=UTC), neighbour(opens))
-    assert any("slot is taken" in one for one in told)
+    assert any("minutes from “The other one”" in one for one in told)
 
 
 def test_a_daily_quota_is_that_of_the_providers_own_day() -> None:

@@ -248,3 +248,15 @@ def test_a_mistake_in_a_slot_names_its_line_and_the_right_form(written: str, sai
 def test_slots_of_different_platforms_may_be_close_to_each_other() -> None:
     [channel] = parse(ONE + "    slots: [{time: 18:30, platforms: [youtube]}, {time: 18:35, platforms: [tiktok]}]\n").values()
     assert len(channel.slots) == 2
+
+
+@given(st.lists(st.integers(-30, 30), max_size=8), st.integers(1, 4))
+def test_no_24_hours_ever_have_more_posts_than_the_quota(hours: list[int], most: int) -> None:
+    at = datetime(2026, 11, 26, 12, tzinfo=UTC)
+    others = [PlannedPost("main", at + timedelta(hours=hour, minutes=1)) for hour in hours]
+    all_times = [at, *(one.at for one in others)]
+    # Every 24 hours that matter begin with a post.
+    windows = [[moment for moment in all_times if start <= moment < start + timedelta(days=1)] for start in all_times]
+    breaks = any(at in window and len(window) > most for window in windows)
+    found = next_free(iter([at]), YOUTUBE, "main", others=others, distance=timedelta(0), limits=[DayLimit(most)])
+    assert (found is None) == breaks

@@ -75,6 +75,15 @@ class CalendarEntry:
         return _where(tuple(one.platform for one in self.video.outings))
 
     @property
+    def later(self) -> str:
+        """Its posts that are booked for another time than this entry's, each with its time."""
+        found: dict[datetime, list[str]] = {}
+        for one in self.video.outings:
+            if one.at is None and not one.waits and one.booked_at not in (None, self.video.planned_at):
+                found.setdefault(one.booked_at.astimezone(self.local.tzinfo), []).append(one.platform.title)
+        return "; ".join(f"{', '.join(titles)} {at:%a} {at.day} {at:%b %H:%M}" for at, titles in sorted(found.items()))
+
+    @property
     def was(self) -> str:
         """The time in its brief, as forms send it back."""
         return _stamp(self.video.publish_at)

@@ -10,9 +10,9 @@ from urllib.parse import quote
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse, Response
 
+from phantoms_dagster.desk.calendar_file import CalendarEvent, written_calendar
 from phantoms_dagster.desk.render import page, redirect_to
 from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field
-from phantoms_dagster.domain.icalendar import CalendarEvent, written_calendar
 from phantoms_dagster.store.booked_posts import CalendarLine
 
 BACK, DAYS = timedelta(days=30), 180

@@ -96,7 +96,7 @@ def is_public_id(remote_id: str) -> bool:
 
 @dataclass(frozen=True)
 class ChunkStep:
-    """The next step. `offset` belongs to `upload`, `error` to `fail`, `post_id` to `complete`.
+    """The next step. `upload` has an `offset`, `fail` an `error`, and `complete` a `post_id`.
 
     `inbox`: the creator has the draft.
     """

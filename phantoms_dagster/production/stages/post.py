@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
@@ -182,24 +183,27 @@ class Publish:
             opens = _opens(task, time, now)
             return opens if opens > now else None
 
-        return PublishJob(
-            video_key=task.video.key,
-            platform=variant.platform,
-            account=account,
-            marker=marker,
-            file=await self._media.local(file),
-            size=file.size,
-            sha256=file.sha256,
-            probe=variant.probe,
-            title=words.title,
-            caption=words.caption,
-            made_for_kids=words.made_for_kids,
-            privacy=words.privacy,
-            terms=words.terms,
-            may_go=may_go,
-            address=lambda: self._media.public_url(file, ADDRESS_LASTS),
-            release_at=release_at,
-        )
+        job = publish_job(variant, words, await self._media.local(file), key=task.video.key, account=account, marker=marker)
+        return replace(job, may_go=may_go, address=lambda: self._media.public_url(file, ADDRESS_LASTS), release_at=release_at)
+
+
+def publish_job(variant: VariantOutput, words: PostWords, file: Path, *, key: str, account: str, marker: str) -> PublishJob:
+    """What a publisher gets for the post of that variant with those words. `file`: the variant's file on this machine."""
+    return PublishJob(
+        video_key=key,
+        platform=variant.platform,
+        account=account,
+        marker=marker,
+        file=file,
+        size=variant.video.size,
+        sha256=variant.video.sha256,
+        probe=variant.probe,
+        title=words.title,
+        caption=words.caption,
+        made_for_kids=words.made_for_kids,
+        privacy=words.privacy,
+        terms=words.terms,
+    )
 
 
 def _opens(task: StageTask, time: PostTime, now: datetime) -> datetime:

@@ -88,7 +88,7 @@ def refusal_of(response: httpx.Response) -> ProviderError:
 class RequestStatus:
     """What became of a request on one platform. `failed` is proven by the platform's own result; `unclear` is not.
 
-    `inbox`: the platform took it as a draft for the creator. `error` belongs to `failed`.
+    `inbox`: the platform took it as a draft for the creator. Only `failed` has a `code`.
     """
 
     state: Literal["pending", "published", "inbox", "failed", "unclear"]

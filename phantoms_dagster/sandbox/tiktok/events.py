@@ -1,7 +1,7 @@
 """The TikTok stand-in's webhooks, signed as TikTok signs them. They are sent when `tiktok.webhook_url` is set.
 
-`tiktok.webhook_secret`: the client secret of the app, that of the sandbox's own app by default. `tiktok.webhook_skew` (0): how many
-seconds TikTok's clock is ahead of ours.
+`tiktok.webhook_secret`: the client secret of the app; by default, the one of the sandbox's own app. `tiktok.webhook_skew` (0): how
+many seconds TikTok's clock is ahead of ours.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "never-twice.md"
 INTRODUCTION = """# Can it post twice?
 
 No. This page is the outcome of a test, the kill matrix. It publishes a post on every route onto a platform, lets something go wrong
-in one verb of the engine, and carries on as the runner does. In the end it compares our ledger with that of the
+in one verb of the engine, and then continues as the runner does. At the end it compares our ledger with the ledger of the
 [sandbox](sandbox.md), which knows what took effect. `python -m phantoms_dagster_tests.contract.kill_matrix` rewrites this page. The
 tests fail when the page and the outcome differ.
 
@@ -25,7 +25,7 @@ A cell with `1` means all of this:
   [a person is asked](guide.md#settle-a-post-that-may-be-out).
 - When the engine was asked once more in the end, there was still one post.
 
-`n/a` means that the cell cannot exist. The number is that of the reason below the table.
+`n/a` means that the cell cannot exist. Its number leads to the reason below the table.
 [Architecture](architecture.md#can-it-post-twice-can-it-pay-twice) says why it holds.
 
 The engine, the adapters and the sandbox are the real ones, and all requests go over HTTP. The ledger is one in memory that refuses

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phantoms_dagster.domain.icalendar import CalendarEvent, written_calendar
+from phantoms_dagster.desk.calendar_file import CalendarEvent, written_calendar
 
 EVENT = CalendarEvent(
     uid="octopuses-youtube@phantoms",
@@ -40,8 +40,8 @@ def test_a_calendar_has_every_line_that_the_standard_requires() -> None:
         "PRODID:-//Phantoms//Calendar//EN",
         "NAME:Phantoms",
         "X-WR-CALNAME:Phantoms",
-        "REFRESH-INTERVAL;VALUE=DURATION:PT60M",
-        "X-PUBLISHED-TTL:PT60M",
+        "REFRESH-INTERVAL;VALUE=DURATION:PT1H",
+        "X-PUBLISHED-TTL:PT1H",
         "BEGIN:VEVENT",
         "UID:octopuses-youtube@phantoms",
         "DTSTAMP:20261125T080001Z",
