@@ -546,6 +546,8 @@ async def test_a_quota_that_others_used_up_since_it_was_read_shows_in_the_refuse
     ("code", "subcode", "kind", "state"),
     [
         (9, 2_207_042, Throttled, PostState.UPLOADING),
+        (24, 1_390_008, Throttled, PostState.UPLOADING),
+        (102, None, Disconnected, PostState.UPLOADING),
         (4, None, Throttled, PostState.UPLOADING),
         (190, 463, Disconnected, PostState.UPLOADING),
         (9007, 2_207_027, NotYet, PostState.UPLOADING),
@@ -585,6 +587,48 @@ async def test_a_post_reported_as_blocked_that_is_public_anyway_counts_as_publis
     publisher.graph.post = blocked  # type: ignore[method-assign]
     post = await publish(publisher, job, journal)
     assert_one_post(stand, job, journal, post)
+
+
+async def test_a_container_that_stays_in_progress_for_an_hour_comes_to_a_person_and_is_still_read(
+    stand: Stand, job: PublishJob
+) -> None:
+    """The stage would wait for ever otherwise, and nothing would show it."""
+    journal = FakeJournal()
+    stand.fail("publish", "drop_after")
+    with pytest.raises(Unknown):
+        await publish(stand.publisher(), job, journal)
+    stand.fail("status", times=1_000, status=200, body=json.dumps({"status_code": "IN_PROGRESS", "id": "1"}))
+    with pytest.raises(NotYet, match="still processing"):
+        await publish(stand.publisher(), job, journal)
+    stand.sandbox.advance(3_600)
+    with pytest.raises(Unknown, match="still says that its container is in progress") as slow:
+        await publish(stand.publisher(), job, journal)
+    assert (slow.value.code, journal.record.state) == ("in_progress", PostState.UNKNOWN)
+    stand.sandbox.faults.clear()
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert (stand.calls("create"), stand.calls("publish")) == (1, 1)
+
+
+async def test_an_account_that_turns_out_to_be_restricted_waits_and_its_post_does_not_fail(stand: Stand, job: PublishJob) -> None:
+    journal = FakeJournal()
+    error = {"status_code": "ERROR", "status": "Error: Media upload has failed with error code 2207050", "id": "1"}
+    stand.fail("status", status=200, body=json.dumps(error))
+    with pytest.raises(Barred, match="2207050"):
+        await publish(stand.publisher(), job, journal)
+    assert journal.record.state is PostState.INTENT
+    post = await until_published(stand, job, journal)
+    assert_one_post(stand, job, journal, post)
+
+
+@pytest.mark.parametrize("route", ["create", "publish"])
+async def test_a_token_that_is_refused_with_code_102_is_replaced(stand: Stand, job: PublishJob, route: str) -> None:
+    stand.tokens.renews = True
+    stand.refuse(route, 102, status=401)
+    journal = FakeJournal()
+    post = await publish(stand.publisher(), job, journal)
+    assert_one_post(stand, job, journal, post)
+    assert stand.calls(route) == 2
 
 
 async def test_a_dead_token_is_permanent_and_says_to_reconnect(stand: Stand, job: PublishJob) -> None:
@@ -669,6 +713,7 @@ TABLE = [
     (100, 2_207_037, Permanent), (352, 2_207_026, Permanent), (9004, 2_207_052, Permanent), (9007, 2_207_027, Transient),
     (36_000, 2_207_004, Permanent), (36_001, 2_207_005, Permanent), (36_003, 2_207_009, Permanent),
     (36_004, 2_207_010, Permanent), (190, 102, Disconnected), (190, 463, Disconnected), (190, 467, Disconnected),
+    (102, None, Disconnected), (-1, 1_390_008, Throttled), (987_654, 1_390_008, Throttled),
     (10, None, Barred), (200, None, Barred), (299, None, Barred), (4, None, Throttled),
     (17, None, Throttled), (32, None, Throttled), (613, None, Throttled), (80_002, None, Throttled), (80_004, None, Throttled),
     (1, None, Transient), (2, None, Transient),
@@ -698,6 +743,18 @@ def test_an_unknown_code_is_permanent_unless_the_api_calls_it_transient() -> Non
     assert type(judge(httpx.Response(404, text="<html>", request=request), ACCOUNT)) is Permanent
     assert type(judge(httpx.Response(502, text="<html>", request=request), ACCOUNT)) is Transient
     assert type(judge(httpx.Response(429, text="", request=request), ACCOUNT)) is Throttled
+    for envelope in ({"code": 424_242}, {"code": 424_242, "is_transient": True}):
+        assert type(judge(httpx.Response(429, json={"error": envelope}, request=request), ACCOUNT)) is Throttled
+        assert type(judge(httpx.Response(429, json={"error": envelope}, request=request), ACCOUNT, commits=True)) is Throttled
+
+
+@pytest.mark.parametrize(("headers", "seconds"), [({}, 3_600), ({"Retry-After": "90"}, 90)])
+def test_a_used_up_day_is_not_asked_about_each_minute(headers: dict[str, str], seconds: float) -> None:
+    request = httpx.Request("POST", "https://graph.facebook.com/v26.0/1/media_publish")
+    envelope = {"code": 9, "error_subcode": 2_207_042, "message": "limit"}
+    error = judge(httpx.Response(403, json={"error": envelope}, headers=headers, request=request), ACCOUNT, commits=True)
+    assert isinstance(error, Throttled)
+    assert error.retry_after == seconds
 
 
 def test_throttling_waits_as_long_as_the_business_use_case_header_says() -> None:

@@ -105,7 +105,7 @@ def tiktok_in_one_chunk(folder: Path) -> AbstractAsyncContextManager[Posting]:
 
 @dataclass
 class Drafting(Posting):
-    """A draft for the creator's inbox. The creator posts it as soon as our side is done."""
+    """A draft for the creator's inbox. The creator posts it with our caption, as soon as our side is done."""
 
     async def carry(self, journal: FakeJournal) -> PublishedPost:
         try:
@@ -116,7 +116,7 @@ class Drafting(Posting):
             tiktok = self.sandbox.state["tiktok"]
             for draft in tiktok.drafts():
                 if draft.draft == "waiting":
-                    tiktok.finish_draft(draft.publish_id, {})
+                    tiktok.finish_draft(draft.publish_id, {"title": self.job.caption})
             return await super().carry(journal)
 
     def assert_once(self, journal: FakeJournal) -> None:

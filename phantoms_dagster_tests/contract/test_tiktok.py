@@ -405,7 +405,7 @@ async def test_a_chunk_that_is_refused_for_good_fails_the_post_after_a_read(worl
         await publish(world.publisher(), world.job(), journal)
     assert refused.value.code == "upload 400"
     assert journal.record.state is PostState.FAILED
-    assert world.calls("status") == 1
+    assert world.calls("status") == 2, "one read could be of a count that lags"
 
 
 async def test_a_400_for_a_last_chunk_that_was_counted_nevertheless_is_not_a_failure(world: World) -> None:
@@ -417,6 +417,57 @@ async def test_a_400_for_a_last_chunk_that_was_counted_nevertheless_is_not_a_fai
     world.fault("upload", status=400)
     assert (await publish(world.publisher(), job, journal)).remote_id == world.posts[0]["remote_id"]
     assert world.calls("upload") == 1
+
+
+@pytest.mark.parametrize("status", [None, 400])
+async def test_a_last_chunk_that_tiktok_took_but_counts_late_is_not_followed_by_a_second_post(
+    world: World, status: int | None
+) -> None:
+    """Its answer was lost, and the upload's hour ended before the count caught up. So TikTok refuses the chunk, but has it."""
+    world.sandbox.config["tiktok.count_lag_seconds"] = 3_610
+    job, journal = world.job(), world.journal()
+    world.fault("upload", "drop_after")
+    with pytest.raises(Unknown):
+        await publish(world.publisher(), job, journal)
+    world.sandbox.advance(3_601)
+    if status is not None:
+        world.fault("upload", status=status)
+    await world.persist(job, journal)
+    assert len(world.posts) == len(world.known_uploads()) == 1
+    assert journal.record.state is PostState.CONFIRMED
+
+
+@pytest.mark.parametrize("route", ["", "inbox"])
+async def test_a_video_that_tiktok_processes_for_hours_comes_to_a_person_and_is_still_read(world: World, route: str) -> None:
+    """The stage would wait for ever otherwise, and nothing would show it."""
+    world.sandbox.config["tiktok.processing_seconds"] = 8_000
+    job, journal = world.job(route=route), world.journal()
+    with pytest.raises(NotYet, match="still processing"):
+        await publish(world.publisher(), job, journal)
+    world.sandbox.advance(3_600)
+    with pytest.raises(Unknown, match=r"6[01] minutes ago") as slow:
+        await publish(world.publisher(), job, journal)
+    assert (slow.value.code, journal.record.state) == ("processing", PostState.UNKNOWN)
+    world.sandbox.advance(8_000)
+    if route:
+        with pytest.raises(NotYet, match="waiting for the creator"):
+            await publish(world.publisher(), job, journal)
+    else:
+        await publish(world.publisher(), job, journal)
+    assert len(world.posts + world.drafts) == world.calls("upload") == 1
+
+
+async def test_an_app_at_its_limit_of_users_waits_for_hours_and_no_account_is_blocked(world: World) -> None:
+    world.sandbox.config["tiktok.daily_users"] = 1
+    await publish(world.publisher(), world.job(account="reef_facts"), world.journal())
+    job, journal = world.job(), world.journal()
+    with pytest.raises(Throttled, match="limit of users") as capped:
+        await publish(world.publisher(), job, journal)
+    assert (capped.value.evidence.status, world.calls("init")) == (200, 1)
+    assert capped.value.retry_after == 4 * 3_600
+    await publish(world.publisher(), world.job(account="reef_facts"), world.journal())
+    await world.persist(job, journal)
+    assert len(world.posts) == 3
 
 
 async def test_a_last_chunk_that_never_arrived_is_sent_again_only_after_a_read(world: World) -> None:

@@ -120,6 +120,33 @@ async def test_a_draft_whose_publish_id_tiktok_forgets_stays_handed_over(world: 
     assert journal.record.state is PostState.HANDED_OVER
 
 
+@pytest.mark.parametrize("retitled", [False, True])
+async def test_a_posted_draft_is_found_by_its_caption_when_tiktok_forgot_the_publish_id(world: World, retitled: bool) -> None:
+    """A day after the creator posted it, say because our machine was off."""
+    job, journal, _ = await handed_over(world)
+    world.creator_posts(publish_id(journal), title="the creator's own words" if retitled else job.caption)
+    world.sandbox.advance(2 * DAY)
+    if retitled:
+        with pytest.raises(NotYet, match="waiting for the creator"):
+            await publish(world.publisher(), job, journal)
+        assert journal.record.state is PostState.HANDED_OVER
+    else:
+        assert (await publish(world.publisher(), job, journal)).remote_id == world.posts[0]["remote_id"]
+    assert len(world.posts) == len(world.drafts) == 1
+
+
+async def test_a_forgotten_draft_waits_on_even_if_the_token_may_not_list_videos(world: World) -> None:
+    job, journal, _ = await handed_over(world)
+    world.known_uploads().clear()
+    world.sandbox.config["tiktok.scopes"] = {"ocean_facts": ["user.info.basic", "video.upload"]}
+    with pytest.raises(NotYet, match="waiting for the creator"):
+        await publish(world.publisher(), job, journal)
+    world.sandbox.config["tiktok.revoked"] = ["ocean_facts"]
+    with pytest.raises(Permanent, match="reconnect"):
+        await publish(world.publisher(), job, journal)
+    assert journal.record.state is PostState.HANDED_OVER
+
+
 async def test_a_draft_that_tiktok_lost_right_after_its_last_chunk_needs_a_person(world: World) -> None:
     job, journal = world.job(route="inbox"), world.journal()
     world.sandbox.config["tiktok.processing_seconds"] = 1_000.0

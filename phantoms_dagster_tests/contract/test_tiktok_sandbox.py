@@ -92,6 +92,7 @@ async def test_init_keeps_the_chunk_rules(world: World, size: int, chunk_size: i
         ({"title": "🐙" * 1_101}, 400, "invalid_param"),
         ({"title": 7}, 400, "invalid_param"),
         ({"brand_content_toggle": None}, 400, "invalid_param"),
+        ({"brand_content_toggle": True}, 400, "invalid_param"),  # a paid partnership that nobody sees
         ({"disable_duet": "no"}, 400, "invalid_param"),
         ({"is_aigc": 1}, 400, "invalid_param"),
         ({"video_cover_timestamp_ms": -1}, 400, "invalid_param"),
@@ -109,11 +110,50 @@ async def test_init_refuses_a_url_that_is_not_verified_and_a_body_that_is_not_js
     assert refusal(form) == (400, "invalid_param")
 
 
-async def test_an_app_that_was_not_audited_posts_to_oneself_only(world: World) -> None:
+async def test_an_app_that_was_not_audited_posts_to_oneself_only_and_only_to_private_accounts(world: World) -> None:
     world.sandbox.config["tiktok.audited"] = False
-    refused = await call(world, INIT, body(privacy_level="PUBLIC_TO_EVERYONE"))
-    assert refusal(refused) == (403, "unaudited_client_can_only_post_to_private_accounts")
+    unaudited = (403, "unaudited_client_can_only_post_to_private_accounts")
+    assert refusal(await call(world, INIT, body(privacy_level="PUBLIC_TO_EVERYONE"))) == unaudited
+    assert refusal(await call(world, INIT, body())) == unaudited
+    world.sandbox.config["tiktok.private_accounts"] = ["ocean_facts"]
+    assert refusal(await call(world, INIT, body(privacy_level="FOLLOWER_OF_CREATOR"))) == unaudited
     assert refusal(await call(world, INIT, body())) == (200, "ok")
+
+
+async def test_a_private_account_offers_its_followers_instead_of_everyone(world: World) -> None:
+    world.sandbox.config["tiktok.private_accounts"] = ["ocean_facts"]
+    options = (await call(world, CREATOR)).json()["data"]["privacy_level_options"]
+    assert options == ["FOLLOWER_OF_CREATOR", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
+    refused = await call(world, INIT, body(privacy_level="PUBLIC_TO_EVERYONE"))
+    assert refusal(refused) == (403, "privacy_level_option_mismatch")
+
+
+async def test_an_app_that_was_not_audited_posts_for_five_users_a_day(world: World) -> None:
+    accounts = [f"user_{number}" for number in range(6)]
+    world.sandbox.config |= {"tiktok.audited": False, "tiktok.private_accounts": accounts}
+    for account in accounts:
+        token = {"Authorization": f"Bearer sandbox-{account}"}
+        opened = await call(world, INIT, body(), headers=token)
+        if account == accounts[-1]:
+            assert refusal(opened) == (403, "reached_active_user_cap")
+            assert refusal(await call(world, CREATOR, headers=token)) == (200, "reached_active_user_cap")
+            break
+        await put(world, opened.json()["data"]["upload_url"], b"123456789", 0, 9)
+    again = {"Authorization": f"Bearer sandbox-{accounts[0]}"}
+    assert refusal(await call(world, INIT, body(), headers=again)) == (200, "ok"), "the cap counts users, not posts"
+    world.sandbox.advance(86_401)
+    assert refusal(await call(world, INIT, body(), headers=token)) == (200, "ok")
+
+
+async def test_a_publish_id_is_forgotten_a_day_after_its_end(world: World) -> None:
+    publish_id, url = await opened(world)
+    world.sandbox.advance(1_000)
+    assert refusal(await call(world, STATUS, {"publish_id": publish_id})) == (200, "ok")
+    await put(world, url, b"123456789", 0, 9)
+    world.sandbox.advance(86_000)
+    assert refusal(await call(world, STATUS, {"publish_id": publish_id})) == (200, "ok")
+    world.sandbox.advance(500)
+    assert refusal(await call(world, STATUS, {"publish_id": publish_id})) == (400, "invalid_publish_id")
 
 
 async def test_chunks_are_counted_and_the_last_one_starts_the_post(world: World) -> None:

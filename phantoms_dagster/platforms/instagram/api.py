@@ -50,6 +50,7 @@ ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
         (36_003, 2_207_009): Permanent,  # ratio
         (36_004, 2_207_010): Permanent,  # caption too long
         (190, None): Disconnected,  # token dead
+        (102, None): Disconnected,  # session dead, as some tokens are refused
         (10, None): Barred,  # permission
         **{(code, None): Barred for code in range(200, 300)},  # permission
         **{(code, None): Throttled for code in (4, 17, 32, 613, 80_002, 80_004)},
@@ -61,10 +62,15 @@ ERRORS: Mapping[tuple[int, int | None], type[ProviderError]] = MappingProxyType(
 GONE = frozenset({"24/2207006", "24/2207008", "100/33"})
 FETCH_FAILED = "9004/2207052"
 NOT_READY = "9007/2207027"
-TOKEN_DEAD = 190
+TOKEN_DEAD = (190, 102)
 THROTTLE_SECONDS = 60.0
+DAILY_LIMIT = "9/2207042"
+# The window of a day slides, so posts become free one by one, and Instagram does not say when.
+DAILY_LIMIT_SECONDS = 3_600.0
+# "Wait a few minutes", which comes with several codes.
+SLOW_DOWN = 1_390_008
 _HINTS = {
-    190: "reconnect the account",
+    **dict.fromkeys(TOKEN_DEAD, "reconnect the account"),
     10: "give the permission again",
     **dict.fromkeys(range(200, 300), "give the permission again"),
 }
@@ -72,6 +78,8 @@ _HINTS = {
 
 def error_class(code: int, subcode: int | None, *, is_transient: bool = False) -> type[ProviderError] | None:
     """The error in the table, else Transient if the API marks it as transient, else None."""
+    if subcode == SLOW_DOWN:
+        return Throttled
     return ERRORS.get((code, subcode)) or ERRORS.get((code, None)) or (Transient if is_transient else None)
 
 
@@ -90,6 +98,8 @@ def judge(response: httpx.Response, account: str, *, commits: bool = False) -> P
         return _judge_status(response, commits=commits)
     code, subcode = _number(envelope.get("code")) or 0, _number(envelope.get("error_subcode"))
     kind = error_class(code, subcode, is_transient=bool(envelope.get("is_transient")))
+    if response.status_code == 429 and kind in (None, Transient):
+        kind = Throttled
     name = f"{code}" if subcode is None else f"{code}/{subcode}"
     hint = _HINTS.get(code)
     message = redact(f"Instagram, account {account}: {envelope.get('message', 'no message')} ({name}){'; ' + hint if hint else ''}")
@@ -99,16 +109,17 @@ def judge(response: httpx.Response, account: str, *, commits: bool = False) -> P
     if commits and (kind in (None, Transient) or name in GONE) and name != NOT_READY:
         return Unknown(message, **said, retry_after=http.retry_after(response))
     if kind is Throttled:
-        return Throttled(message, **said, retry_after=_throttled_for(response))
+        otherwise = DAILY_LIMIT_SECONDS if name == DAILY_LIMIT else THROTTLE_SECONDS
+        return Throttled(message, **said, retry_after=_throttled_for(response, otherwise))
     if kind is None or kind is Transient:
         return Transient(message, **said, retry_after=http.retry_after(response))
     return kind(message, **said)
 
 
 def token_refused(response: httpx.Response) -> bool:
-    """Whether the answer says that the token is not accepted (code 190), whatever its status."""
+    """Whether the answer says that the token is not accepted, whatever its status."""
     envelope = http.lenient_json(response).get("error")
-    return isinstance(envelope, dict) and envelope.get("code") == TOKEN_DEAD
+    return isinstance(envelope, dict) and envelope.get("code") in TOKEN_DEAD
 
 
 def _judge_status(response: httpx.Response, *, commits: bool) -> ProviderError:
@@ -126,8 +137,8 @@ def _number(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _throttled_for(response: httpx.Response) -> float:
-    """Seconds to wait: Retry-After, else the longest wait in the business use case header (in minutes), else a minute."""
+def _throttled_for(response: httpx.Response, otherwise: float = THROTTLE_SECONDS) -> float:
+    """Seconds to wait: Retry-After, else the longest wait in the business use case header (in minutes), else `otherwise`."""
     named = http.retry_after(response)
     if named is not None:
         return named
@@ -135,8 +146,8 @@ def _throttled_for(response: httpx.Response) -> float:
         usage = json.loads(response.headers.get("x-business-use-case-usage", "{}"))
         minutes = [float(row["estimated_time_to_regain_access"]) for rows in usage.values() for row in rows]
     except (ValueError, TypeError, KeyError, AttributeError):
-        return THROTTLE_SECONDS
-    return max([60 * m for m in minutes if m > 0], default=THROTTLE_SECONDS)
+        return otherwise
+    return max([60 * m for m in minutes if m > 0], default=otherwise)
 
 
 def upload_error(response: httpx.Response, account: str) -> ProviderError | None:

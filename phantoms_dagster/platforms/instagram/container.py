@@ -72,7 +72,8 @@ def failed(status: str, text: str, account: str) -> ProviderError:
     kind = subcode_class(int(subcode.group())) if subcode else None
     message = redact(f"Instagram, account {account}: the container is {status}. {text}")
     code = subcode.group() if subcode else status.lower()
-    if kind is Permanent or kind is Rejected:
+    # A restricted account is Barred: another container would not help it.
+    if kind is not None and issubclass(kind, Permanent | Rejected):
         return kind(message, provider=PROVIDER, code=code)
     return Transient(message, provider=PROVIDER, code=code)
 

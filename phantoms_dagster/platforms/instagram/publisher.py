@@ -49,6 +49,8 @@ from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
 
 LIFE = timedelta(hours=23)  # a container lives for 24 hours; an hour is the margin
 LONGEST_POLL = 60.0  # the platform recommends about one poll a minute
+# Publishing takes seconds. If it takes this long, a person must hear of it.
+PUBLISHING_TIME = timedelta(hours=1)
 
 
 class InstagramPublisher:
@@ -269,6 +271,8 @@ class InstagramPost:
         while True:
             status, text = await read_status(self._graph, self._job.account, container.id)
             if status == "IN_PROGRESS":
+                if self._clock.now() - container.published_at > PUBLISHING_TIME:
+                    return Undecided(error=_too_slow())
                 await self._polling.poll("Instagram is publishing the video, or still processing it")
                 continue
             if status != "PUBLISHED":
@@ -337,6 +341,12 @@ class InstagramPost:
         if published_at is None:
             raise Transient("Instagram returned the post without a timestamp", provider=PROVIDER, code="malformed")
         return PublishedPost(number, url if isinstance(url, str) else "", published_at)
+
+
+def _too_slow() -> Unknown:
+    hours = PUBLISHING_TIME.total_seconds() / 3_600
+    message = f"the post was sent more than {hours:g} h ago, and Instagram still says that its container is in progress"
+    return Unknown(message, provider=PROVIDER, code="in_progress", retry_after=LONGEST_POLL)
 
 
 def _handle(container: Container) -> Handle:

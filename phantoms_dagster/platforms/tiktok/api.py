@@ -56,6 +56,7 @@ _RECONNECT = ErrorRow(Disconnected, "reconnect the TikTok account")
 _FIX_MEDIA = ErrorRow(Permanent, "the file does not fit TikTok's limits")
 _NEXT_DAY = ErrorRow(Throttled, "the account's posts for today are used up", DAY_SECONDS)
 _SCOPES = ErrorRow(Barred, "connect the TikTok account again with all scopes of docs/accounts.md")
+NO_SCOPE = ("scope_not_authorized", "scope_permission_missed")
 _BANNED = ErrorRow(Barred, "TikTok does not let this account post")
 _SPAM = ErrorRow(Rejected, "TikTok classified the post as spam")
 _RESTART = ErrorRow(Transient, "the upload must start again")
@@ -78,7 +79,8 @@ ERRORS: Mapping[str, ErrorRow] = MappingProxyType(
             Throttled, "five drafts wait in the creator's inbox: finish some in the TikTok app", FEW_HOURS_SECONDS
         ),
         "spam_risk_user_banned_from_posting": _BANNED,
-        "reached_active_user_cap": ErrorRow(Barred, "the app has reached its limit of users for today"),
+        # It counts users, not posts, in a sliding day. So it passes without a person, and other accounts may still post.
+        "reached_active_user_cap": ErrorRow(Throttled, "the app has reached its limit of users for today", FEW_HOURS_SECONDS),
         "unaudited_client_can_only_post_to_private_accounts": ErrorRow(
             Rejected,
             "until TikTok has audited the app, it may only post SELF_ONLY, to private accounts, for five users a day; "

@@ -11,8 +11,8 @@ from phantoms_dagster.domain.errors import Permanent, Throttled
 from phantoms_dagster.domain.ports import Tokens
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.scopes import Scope
-from phantoms_dagster.platforms.tiktok.api import LIST_PATH, STATUS_PATH, TikTokCalls
-from phantoms_dagster.platforms.tiktok.identity import NO_SCOPE, USER_INFO_PATH
+from phantoms_dagster.platforms.tiktok.api import LIST_PATH, NO_SCOPE, STATUS_PATH, TikTokCalls
+from phantoms_dagster.platforms.tiktok.identity import USER_INFO_PATH
 from phantoms_dagster.platforms.tiktok.publisher import CREATOR_INFO_PATH
 from phantoms_dagster.platforms.tiktok.routes import INBOX
 

@@ -7,11 +7,10 @@ import httpx
 from phantoms_dagster.domain.errors import Permanent
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity, Tokens
-from phantoms_dagster.platforms.tiktok.api import TikTokCalls
+from phantoms_dagster.platforms.tiktok.api import NO_SCOPE, TikTokCalls
 from phantoms_dagster.platforms.tiktok.publisher import CREATOR_INFO_PATH
 
 USER_INFO_PATH = "/v2/user/info/"
-NO_SCOPE = ("scope_not_authorized", "scope_permission_missed")
 
 
 class TikTokIdentity:

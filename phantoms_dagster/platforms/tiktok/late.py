@@ -10,9 +10,9 @@ import httpx
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import FoundPost, Tokens
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.platforms.tiktok.api import PROVIDER, TikTokCalls, listed_since, read_status, same_video
+from phantoms_dagster.platforms.tiktok.api import PROVIDER, TikTokCalls, read_status
 from phantoms_dagster.platforms.tiktok.chunks import UploadSlot, post_url
-from phantoms_dagster.platforms.tiktok.publisher import CLOCK_SKEW
+from phantoms_dagster.platforms.tiktok.listing import only_match
 
 
 class TikTokLateIds:
@@ -32,14 +32,7 @@ class TikTokLateIds:
         seen = await read_status(self._calls, account, slot.publish_id)
         number = seen.post_id if seen is not None else None
         if number is None and (seen is None or last):
-            number = await self._find_in_list(account, slot)
+            number = await only_match(self._calls, account, slot, slot.committed_at or slot.opened_at)
         if number is None:
             return None
         return FoundPost(number, post_url(slot, number, base_url=self._base_url if self.sandbox else None))
-
-    async def _find_in_list(self, account: str, slot: UploadSlot) -> str | None:
-        """The id of the only public video that matches the post; None if none or several match."""
-        since = (slot.committed_at or slot.opened_at) - CLOCK_SKEW
-        listed = await listed_since(self._calls, account, since)
-        found = [video for video in listed if slot.caption and same_video(video, slot.caption, slot.seconds, since)]
-        return str(found[0]["id"]) if len(found) == 1 else None

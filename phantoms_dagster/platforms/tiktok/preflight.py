@@ -10,9 +10,8 @@ from phantoms_dagster.domain.errors import Permanent, Rejected
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import PublishJob, Tokens
 from phantoms_dagster.domain.preflight import PreflightCheck
-from phantoms_dagster.platforms.tiktok.api import TikTokCalls
+from phantoms_dagster.platforms.tiktok.api import NO_SCOPE, TikTokCalls
 from phantoms_dagster.platforms.tiktok.chunks import plan_chunks
-from phantoms_dagster.platforms.tiktok.identity import NO_SCOPE
 from phantoms_dagster.platforms.tiktok.publisher import CREATOR_INFO_PATH
 from phantoms_dagster.platforms.tiktok.requests import init_body
 from phantoms_dagster.platforms.tiktok.routes import INBOX

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import httpx
 
-from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Rejected, Transient
+from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Rejected, Transient, Unknown
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, PublishJob, Tokens
 from phantoms_dagster.domain.publication import (
@@ -30,7 +30,15 @@ from phantoms_dagster.domain.publication import (
     Undecided,
 )
 from phantoms_dagster.domain.values import JsonObject
-from phantoms_dagster.platforms.tiktok.api import PROVIDER, TikTokCalls, error_for, listed_since, read_status, same_video
+from phantoms_dagster.platforms.tiktok.api import (
+    PROVIDER,
+    PublishStatus,
+    TikTokCalls,
+    error_for,
+    listed_since,
+    read_status,
+    same_video,
+)
 from phantoms_dagster.platforms.tiktok.chunks import (
     DECIDED,
     ChunkPlan,
@@ -42,6 +50,7 @@ from phantoms_dagster.platforms.tiktok.chunks import (
     post_url,
 )
 from phantoms_dagster.platforms.tiktok.handover import waiting_for_creator
+from phantoms_dagster.platforms.tiktok.listing import CLOCK_SKEW, posted_draft
 from phantoms_dagster.platforms.tiktok.requests import CONTENT_TYPES, check_file, check_job, init_body, source_info
 from phantoms_dagster.platforms.tiktok.routes import INBOX
 from phantoms_dagster.providers.http import file_body, same_service, send, server_error, unexpected
@@ -56,7 +65,10 @@ RETRY_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 5.0  # with the doubling up to it, this makes fewer than 30 status calls a minute
 ID_WAIT = timedelta(minutes=10)  # how long after the last chunk a video whose upload TikTok lost may still appear in the list
 UPLOAD_URL_LIFE = timedelta(hours=1, minutes=2)  # an hour plus the possible difference between the clocks
-CLOCK_SKEW = timedelta(minutes=2)
+# TikTok documents no limit for its processing, which usually takes less than a minute. After this long a person must hear of it.
+PROCESSING_TIME = timedelta(hours=1)
+# How long the byte count of status/fetch may lag behind a chunk that TikTok has taken. That is not documented.
+COUNT_SETTLES_SECONDS = 15.0
 
 
 class TikTokPublisher:
@@ -113,6 +125,7 @@ class TikTokPost:
         self._uploads = 0  # how often this call has started sending to the present slot
         self._refusal: ProviderError | None = None  # the error with which the last chunk that was sent was refused
         self._counted = False  # TikTok confirmed that it has the last chunk
+        self._settled = False  # the byte count was read again after that refusal
 
     # --- check and open
 
@@ -137,7 +150,7 @@ class TikTokPost:
             host = httpx.URL(upload_url).host
             message = f"TikTok gave an upload URL on another host ({host}); check PHANTOMS_TIKTOK_BASE_URL"
             raise Permanent(message, provider=PROVIDER, code="foreign_host")
-        self._uploads, self._refusal, self._counted = 1, None, False
+        self._uploads, self._refusal, self._counted, self._settled = 1, None, False, False
         slot = UploadSlot(
             publish_id=publish_id,
             upload_url=upload_url,
@@ -228,6 +241,11 @@ class TikTokPost:
         while True:
             seen = await read_status(self._calls, self._job.account, slot.publish_id)
             step = next_step(seen, record, slot.size, refusal=self._refusal, counted=self._counted)
+            if self._count_may_lag(seen, record, step):
+                self._settled = True
+                pause = min(COUNT_SETTLES_SECONDS, self._at.max_wait)
+                await self._polling.wait(pause, "TikTok refused the last chunk; its byte count is read again")
+                continue
             if step.do == "upload":
                 return self._continue(record, slot, step)
             if step.do == "restart":
@@ -238,7 +256,8 @@ class TikTokPost:
                 assert step.error is not None
                 return NotPublished(f"TikTok says that it posted nothing: {step.error}", then="open", error=step.error)
             if step.do == "inbox":
-                return self._handed_over(slot)
+                posted = await self._posted_draft(slot) if seen is None else None
+                return self._handed_over(slot) if posted is None else Found(self._published(slot, posted))
             if step.do == "complete":
                 return Found(self._published(slot, step.post_id))
             if step.do == "lost":
@@ -246,8 +265,24 @@ class TikTokPost:
                 if finding is not None:
                     return finding
                 await self._polling.poll("TikTok lost the upload, and its video is not listed yet")
+            elif (taken := self._processing_for(record, slot)) > PROCESSING_TIME:
+                return Undecided(error=_too_slow(taken))
             else:
                 await self._polling.poll("TikTok is still processing the video")
+
+    def _count_may_lag(self, seen: PublishStatus | None, record: PostRecord, step: ChunkStep) -> bool:
+        """Whether TikTok refused the last chunk, and only a byte count that was read once says that it does not have it.
+
+        An earlier call may have sent that chunk. Without another read, a count that lags would lead to a second post.
+        """
+        concludes = step.do in ("restart", "fail") and seen is not None and seen.status == "PROCESSING_UPLOAD"
+        return concludes and record.state in DECIDED and self._refusal is not None and not self._settled
+
+    def _processing_for(self, record: PostRecord, slot: UploadSlot) -> timedelta:
+        """How long ago the last chunk was sent; no time if it was not."""
+        if record.state not in DECIDED:
+            return timedelta(0)
+        return self._clock.now() - (slot.committed_at or record.attempted_at or slot.opened_at)
 
     def _continue(self, record: PostRecord, slot: UploadSlot, step: ChunkStep) -> NotPublished:
         """TikTok has only part of the bytes, so nothing is published, and the rest may be sent to the slot."""
@@ -263,7 +298,7 @@ class TikTokPost:
         if self._uploads == UPLOADS_PER_CALL:
             raise self._refusal or Transient("TikTok keeps asking for bytes it was sent", provider=PROVIDER, code="upload 206")
         self._uploads += 1
-        self._refusal, self._counted = None, False
+        self._refusal, self._counted, self._settled = None, False, False
         if step.offset >= _plan(slot).last_start:
             return NotPublished(evidence, then="commit", handle=self._sending_last(slot), offset=step.offset)
         return NotPublished(evidence, then="upload", handle=handle, offset=step.offset)
@@ -289,6 +324,11 @@ class TikTokPost:
         at = slot.handed_over_at or now
         handle = None if slot.handed_over_at else slot.model_copy(update={"handed_over_at": at}).model_dump(mode="json")
         return HandedOver(handle, waiting_for_creator(self._job.account, at, now))
+
+    async def _posted_draft(self, slot: UploadSlot) -> str | None:
+        """The video that the draft became, although TikTok no longer knows its publish_id."""
+        since = slot.handed_over_at or slot.committed_at or slot.opened_at
+        return await posted_draft(self._calls, self._job.account, slot, since)
 
     def _published(self, slot: UploadSlot, post_id: str | None) -> RemoteId:
         """The published post.
@@ -334,6 +374,12 @@ class TikTokPost:
         assert record.url is not None
         completed_at = UploadSlot.model_validate(record.handle).completed_at if record.handle else None
         return PublishedPost(record.remote_id, record.url, completed_at or record.attempted_at or self._clock.now())
+
+
+def _too_slow(taken: timedelta) -> Unknown:
+    minutes = int(taken.total_seconds() // 60)
+    message = f"TikTok took the whole video {minutes} minutes ago and still says that it is processing it"
+    return Unknown(message, provider=PROVIDER, code="processing")
 
 
 def _plan(slot: UploadSlot) -> ChunkPlan:

@@ -6,8 +6,11 @@ Settings: `tiktok.processing_seconds`, `tiktok.moderation_seconds` (how much lat
 `tiktok.rate_limits` (True: the documented calls a minute of each token), `tiktok.daily_posts` (15; null: any number),
 `tiktok.pending_shares` (5 drafts; null: any number),
 `tiktok.check_media` (True: a video that breaks the media limits fails), `tiktok.creator` (overrides of creator_info),
-`tiktok.banned_accounts` ([]), `tiktok.audited` (True), `tiktok.fail_reason` (None: how processing fails), `tiktok.hidden_posts`
-([]: ids of posts that were deleted, made private or taken down), and those of `events` and `tokens`.
+`tiktok.banned_accounts` ([]), `tiktok.private_accounts` ([]), `tiktok.audited` (True; False: only private accounts may post, and
+only SELF_ONLY), `tiktok.daily_users` (any number; 5 if the app is not audited), `tiktok.fail_reason` (None: how processing fails),
+`tiktok.publish_id_seconds` (a day: how long status/fetch knows a publish_id after its end; null: for ever),
+`tiktok.count_lag_seconds` (0: how late `uploaded_bytes` counts the last chunk), `tiktok.hidden_posts` ([]: ids of posts that were
+deleted, made private or taken down), and those of `events` and `tokens`.
 """
 
 from __future__ import annotations
@@ -144,7 +147,7 @@ class _TikTokApi:
         return _slot(request, self.state.open_draft(account, _object(body, "source_info", "invalid_param")))
 
     async def status(self, request: web.Request, account: str) -> dict[str, Any]:
-        upload = self.state.uploads.get((await _body(request, "invalid_param")).get("publish_id", ""))
+        upload = self.state.known(str((await _body(request, "invalid_param")).get("publish_id", "")))
         if upload is None:
             raise TikTokRefusal(400, "invalid_publish_id", "The publish_id is invalid.")
         if upload.account != account:

@@ -30,6 +30,9 @@ DAY_SECONDS = 86_400
 # Calls per user token in a sliding minute.
 CALLS_PER_MINUTE = {"user_info": 600, "creator_info": 20, "init": 6, "inbox_init": 6, "status": 30, "query": 600, "list": 600}
 DAILY_POSTS = 15  # per creator, by all apps together
+UNAUDITED_USERS = 5  # who may post with an app in a day until TikTok has audited it
+# How long status/fetch knows a publish_id after its end is not documented.
+PUBLISH_ID_SECONDS = DAY_SECONDS
 PENDING_SHARES = 5  # drafts of a creator
 CONTAINERS = frozenset({"mp4", "mov", "webm"})
 VIDEO_CODECS = frozenset({"h264", "hevc", "vp8", "vp9"})
@@ -174,6 +177,9 @@ class TikTokState:
         """Raise TikTokRefusal with the given HTTP status if the account may not post: creator_info uses 200, init 403."""
         if account in self.sandbox.setting("tiktok.banned_accounts", []):
             raise TikTokRefusal(status, "spam_risk_user_banned_from_posting", "The user is banned from making new posts.")
+        users = self.sandbox.setting("tiktok.daily_users", None if self._audited else UNAUDITED_USERS)
+        if users is not None and len(self._users_of_the_day() - {account}) >= users:
+            raise TikTokRefusal(status, "reached_active_user_cap", "The daily quota for active publishing users is reached.")
         cap = self.sandbox.setting("tiktok.daily_posts", DAILY_POSTS)
         since = self.sandbox.now() - DAY_SECONDS
         if cap is not None and sum(p.created_at > since for p in self._by_account.get(account, [])) >= cap:
@@ -181,7 +187,19 @@ class TikTokState:
                 status, "spam_risk_too_many_posts", "The daily post cap from the API is reached for the current user."
             )
 
+    @property
+    def _audited(self) -> bool:
+        return bool(self.sandbox.setting("tiktok.audited", True))
+
+    def _users_of_the_day(self) -> set[str]:
+        """The accounts that posted with the app within a day. The cap counts users, not posts."""
+        since = self.sandbox.now() - DAY_SECONDS
+        return {account for account, posts in self._by_account.items() if any(p.created_at > since for p in reversed(posts))}
+
     # --- creators
+
+    def _private(self, account: str) -> bool:
+        return account in self.sandbox.setting("tiktok.private_accounts", [])
 
     def creator(self, account: str) -> dict[str, Any]:
         """The data of creator_info. The setting `tiktok.creator` (an object) overrides its fields."""
@@ -189,7 +207,7 @@ class TikTokState:
             "creator_avatar_url": f"https://p16-sandbox.example/avatar/{account}.webp",
             "creator_username": account,
             "creator_nickname": account.replace("_", " ").title(),
-            "privacy_level_options": list(PUBLIC_OPTIONS),
+            "privacy_level_options": list(PRIVATE_OPTIONS if self._private(account) else PUBLIC_OPTIONS),
             "comment_disabled": False,
             "duet_disabled": False,
             "stitch_disabled": False,
@@ -241,7 +259,7 @@ class TikTokState:
             raise TikTokRefusal(
                 403, "privacy_level_option_mismatch", "privacy_level is not among the creator's privacy_level_options"
             )
-        if privacy != "SELF_ONLY" and not self.sandbox.setting("tiktok.audited", True):
+        if not self._audited and not (privacy == "SELF_ONLY" and self._private(account)):
             code = "unaudited_client_can_only_post_to_private_accounts"
             raise TikTokRefusal(403, code, "Unaudited clients can only post to a private account.")
         title = info.get("title", "")
@@ -250,6 +268,9 @@ class TikTokState:
         for name in ("brand_content_toggle", "brand_organic_toggle"):
             if not isinstance(info.get(name), bool):
                 raise invalid(f"post_info.{name} is required and must be a boolean")
+        # The guidelines exclude it. What the API does is not documented.
+        if info["brand_content_toggle"] and privacy == "SELF_ONLY":
+            raise invalid("post_info.brand_content_toggle must be false for SELF_ONLY")
         for name in ("disable_duet", "disable_stitch", "disable_comment", "is_aigc"):
             if not isinstance(info.get(name, False), bool):
                 raise invalid(f"post_info.{name} must be a boolean")
@@ -356,11 +377,25 @@ class TikTokState:
     def _processing(self, upload: TikTokUpload) -> float:
         return wait_seconds(self.sandbox, "tiktok.processing_seconds", upload.publish_id)
 
+    def known(self, publish_id: str) -> TikTokUpload | None:
+        """The upload; None if status/fetch does not know it (any more). It knows one that has not ended, such as a draft."""
+        upload = self.uploads.get(publish_id)
+        if upload is None or upload.accepted_at is None or upload.draft in ("waiting", "deleted"):
+            return upload
+        post = self.posts.get(upload.post_id or 0)
+        ended_at = max(upload.accepted_at + self._processing(upload), post.created_at if post is not None else 0.0)
+        seconds = self.sandbox.setting("tiktok.publish_id_seconds", PUBLISH_ID_SECONDS)
+        return None if seconds is not None and self.sandbox.now() >= ended_at + float(seconds) else upload
+
     def status(self, upload: TikTokUpload) -> dict[str, Any]:
         """The data of status/fetch."""
         now = self.sandbox.now()
         data: dict[str, Any] = {"status": "PROCESSING_UPLOAD", "uploaded_bytes": upload.uploaded}
-        if upload.accepted_at is None or now < upload.accepted_at + self._processing(upload):
+        if upload.accepted_at is None:
+            return data
+        if now < upload.accepted_at + float(self.sandbox.setting("tiktok.count_lag_seconds", 0.0)):
+            return data | {"uploaded_bytes": (upload.chunks - 1) * upload.chunk_size}
+        if now < upload.accepted_at + self._processing(upload):
             return data
         if upload.fail_reason is not None:
             return data | {"status": "FAILED", "fail_reason": upload.fail_reason}
