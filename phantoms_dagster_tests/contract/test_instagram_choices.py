@@ -150,11 +150,43 @@ async def test_before_a_trial_reel_is_due_its_account_is_measured(
 ) -> None:
     stand.sandbox.config["instagram.followers"] = followers
     graph = Graph(client=stand.client, base_url=f"{stand.origin}/instagram", version="v26.0", tokens=stand.tokens)
-    checks = InstagramPreflight(graph)
+    checks = InstagramPreflight(graph, stand.clock)
     [check] = await checks.checks(ACCOUNT, job_with(tmp_path, trial="manual"))
     assert (check.name, check.verdict) == ("trial reel", verdict)
     assert f"{followers:,} followers" in check.found
     assert list(await checks.checks(ACCOUNT, job_with(tmp_path))) == []
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("lives", "age", "verdict"),
+    [
+        (None, 0, None),  # a system user's token has no end
+        (60 * DAY, 0, "ok"),
+        (60 * DAY, 54 * DAY, "wrong"),
+        (365 * DAY, 80 * DAY, "ok"),
+        (365 * DAY, 84 * DAY, "wrong"),  # the consent to the use of data ends after 90 days
+    ],
+)
+async def test_a_token_that_nobody_can_renew_is_reported_a_week_before_its_end(
+    stand: Stand, lives: int | None, age: int, verdict: str | None
+) -> None:
+    stand.sandbox.config["instagram.token_seconds"] = lives
+    graph = Graph(client=stand.client, base_url=f"{stand.origin}/instagram", version="v26.0", tokens=stand.tokens)
+    preflight = InstagramPreflight(graph, stand.clock)
+    await preflight.checks(ACCOUNT, None)
+    stand.sandbox.advance(age)
+    found = {check.name: check for check in await preflight.checks(ACCOUNT, None)}
+    assert found["quota"].verdict == "ok"
+    assert (found["token life"].verdict if "token life" in found else None) == verdict
+
+
+async def test_a_token_that_may_not_inspect_itself_still_has_its_quota_checked(stand: Stand) -> None:
+    stand.refuse("debug_token", 100)
+    graph = Graph(client=stand.client, base_url=f"{stand.origin}/instagram", version="v26.0", tokens=stand.tokens)
+    assert [check.name for check in await InstagramPreflight(graph, stand.clock).checks(ACCOUNT, None)] == ["quota"]
 
 
 @pytest.mark.parametrize(

@@ -35,24 +35,33 @@ class InstagramGrants:
 
     async def missing(self, account: str) -> Sequence[Scope] | None:
         """See the port."""
-        rows = await self._asked(account, path("me", "permissions"))
+        rows = await asked(self._graph, account, path("me", "permissions"))
         if rows is not None:
             granted = {str(row.get("permission")) for row in http.objects(rows, "data") if row.get("status") == "granted"}
         else:
-            # Only the token of one of the app's developers may inspect itself.
-            told = await self._asked(account, path("debug_token"), input_token=await self._graph.token(account))
-            data = told.get("data") if told is not None else None
-            scopes = data.get("scopes") if isinstance(data, dict) else None
+            scopes = (await inspected(self._graph, account)).get("scopes")
             if not isinstance(scopes, list):
                 return None
             granted = {str(scope) for scope in scopes}
         needed = INSTAGRAM_LOGIN if any(name.startswith("instagram_business_") for name in granted) else SCOPES
         return [scope for scope in needed if not scope.covered_by(granted)]
 
-    async def _asked(self, account: str, place: str, **params: str) -> JsonObject | None:
-        try:
-            return await self._graph.get(account, place, **params)
-        except Permanent as error:
-            if error.code is None or error.code.split("/")[0] not in _NOT_TOLD or "appsecret_proof" in str(error):
-                raise
-            return None
+
+async def inspected(graph: Graph, account: str) -> JsonObject:
+    """What `debug_token` says about the account's token. Empty if it says nothing.
+
+    Only the token of one of the app's developers may inspect itself.
+    """
+    told = await asked(graph, account, path("debug_token"), input_token=await graph.token(account))
+    data = told.get("data") if told is not None else None
+    return data if isinstance(data, dict) else {}
+
+
+async def asked(graph: Graph, account: str, place: str, **params: str) -> JsonObject | None:
+    """The answer to a read; None if it is not supported for this kind of token, or not permitted."""
+    try:
+        return await graph.get(account, place, **params)
+    except Permanent as error:
+        if error.code is None or error.code.split("/")[0] not in _NOT_TOLD or "appsecret_proof" in str(error):
+            raise
+        return None

@@ -1,18 +1,25 @@
-"""Asks Instagram ahead of a post how many posts the account has left, and whether it is large enough for a trial reel."""
+"""Asks Instagram ahead of a post how many posts the account has left, whether it is large enough for a trial reel, and how long a
+token that nobody can renew still lives.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+from phantoms_dagster.domain.accounts import EXPIRING_WITHIN
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import PublishJob
+from phantoms_dagster.domain.ports import Clock, PublishJob
 from phantoms_dagster.domain.preflight import PreflightCheck
 from phantoms_dagster.platforms.instagram.api import Graph, path
 from phantoms_dagster.platforms.instagram.container import quota_of
+from phantoms_dagster.platforms.instagram.grants import inspected
 from phantoms_dagster.platforms.instagram.reel import terms_of
 
 # The number that gateways name. Instagram's own pages no longer do, so fewer followers are only worth a note.
 TRIAL_FOLLOWERS = 1_000
+# The ends of a token of Facebook Login: its own, and that of the person's consent to the app's use of their data (90 days).
+_ENDS = ("expires_at", "data_access_expires_at")
 
 
 class InstagramPreflight:
@@ -20,21 +27,43 @@ class InstagramPreflight:
 
     platform = Platform("instagram")
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, clock: Clock) -> None:
         self._graph = graph
+        self._clock = clock
 
     async def checks(self, account: str, job: PublishJob | None) -> Sequence[PreflightCheck]:
         """See the port. The quota is the account's, so a post adds nothing to it."""
         if job is not None:
             return [await self._trial(account)] if terms_of(job).trial is not None else []
+        return [await self._quota(account), *await self._life(account)]
+
+    async def _quota(self, account: str) -> PreflightCheck:
         quota = await quota_of(self._graph, account)
         if quota is None:
-            return [PreflightCheck("quota", "note", "Instagram does not say how many posts are left")]
+            return PreflightCheck("quota", "note", "Instagram does not say how many posts are left")
         if quota.used >= quota.total:
             found = f"all {quota.total} posts of 24 hours are used"
             fix = "the post waits until one is free: move it, or post less on this account"
-            return [PreflightCheck("quota", "wrong", found, fix)]
-        return [PreflightCheck("quota", "ok", f"{quota.used} of {quota.total} posts of 24 hours are used")]
+            return PreflightCheck("quota", "wrong", found, fix)
+        return PreflightCheck("quota", "ok", f"{quota.used} of {quota.total} posts of 24 hours are used")
+
+    async def _life(self, account: str) -> list[PreflightCheck]:
+        """When the token ends, if a person has to replace it. Tokens of Instagram Login are renewed.
+
+        Meta renews no token of Facebook Login for a server.
+        """
+        if self._graph.instagram_login:
+            return []
+        said = await inspected(self._graph, account)
+        given = [value for name in _ENDS if isinstance(value := said.get(name), int) and value > 0]  # 0: never
+        if not given:
+            return []
+        end = datetime.fromtimestamp(min(given), UTC)
+        found = f"the token works until {end:%Y-%m-%d %H:%M} UTC"
+        if end - self._clock.now() >= EXPIRING_WITHIN:
+            return [PreflightCheck("token life", "ok", found)]
+        fix = "replace it: Meta renews no tokens of Facebook Login. The token of a system user need not end (docs/accounts.md)"
+        return [PreflightCheck("token life", "wrong", found, fix)]
 
     async def _trial(self, account: str) -> PreflightCheck:
         """Whether the account may post trial reels, as far as its followers tell."""

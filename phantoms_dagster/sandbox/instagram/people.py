@@ -116,7 +116,8 @@ def debug(token: Token | None, login: str) -> dict[str, Any]:
         "app_id": APP_ID,
         "type": "USER",
         "application": "Phantoms sandbox",
-        "data_access_expires_at": int(token.issued_at) + DATA_ACCESS_SECONDS,
+        # A token without an end is that of a system user, whose access to data has none either.
+        "data_access_expires_at": 0 if token.expires_at is None else int(token.issued_at) + DATA_ACCESS_SECONDS,
         "expires_at": 0 if token.expires_at is None else int(token.expires_at),
         "issued_at": int(token.issued_at),
         "is_valid": token.alive,
