@@ -15,6 +15,9 @@ from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader, Token
 
 # How often a refused token is tried again. A replaced token is tried at once.
 ASK_AGAIN_SECONDS = 300.0
+# A barred account is tried with a post, which a platform may hold against it. So the pause grows up to this.
+# `phantoms accounts check` lets the next post try at once.
+BARRED_MOST_SECONDS = 21_600.0
 
 
 class AccountStore(Protocol):
@@ -24,8 +27,11 @@ class AccountStore(Protocol):
         """The stored account."""
         ...
 
-    async def may_ask(self, platform: Platform, name: str, *, every_seconds: float) -> bool:
-        """Whether this caller may ask the platform. Only one process gets True, once every `every_seconds`."""
+    async def may_ask(self, platform: Platform, name: str, *, every_seconds: float, longest_seconds: float) -> bool:
+        """Whether this caller may ask the platform. Only one process gets True, once every `every_seconds`.
+
+        The longer the account waits, the longer the pause: a twelfth of that time, up to `longest_seconds`.
+        """
         ...
 
     async def confirm(self, account: Account, identity: AccountIdentity, token_sha256: str) -> None:
@@ -77,7 +83,12 @@ class AccountGate:
         same = account.token_sha256 == used
         if account.state == ACTIVE and same and account.subject is not None:
             return False
-        if account.state != ACTIVE and same and not await self._store.may_ask(platform, name, every_seconds=ASK_AGAIN_SECONDS):
+        longest = BARRED_MOST_SECONDS if account.state == BARRED else ASK_AGAIN_SECONDS
+        if (
+            account.state != ACTIVE
+            and same
+            and not await self._store.may_ask(platform, name, every_seconds=ASK_AGAIN_SECONDS, longest_seconds=longest)
+        ):
             raise AccountWaits(waiting(account, account.reason or account.state), retry_after=ASK_AGAIN_SECONDS)
         if account.state == BARRED and same:
             return True  # the owner is known, and only a post can show whether it may post again

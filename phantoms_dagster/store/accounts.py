@@ -38,7 +38,8 @@ _MAY_ASK = text(
     """
     UPDATE phantoms.accounts SET asked_at = clock_timestamp()
     WHERE platform = :platform AND name = :name
-        AND (asked_at IS NULL OR asked_at <= clock_timestamp() - make_interval(secs => :seconds))
+        AND (asked_at IS NULL OR asked_at <= clock_timestamp() - make_interval(secs => greatest(CAST(:seconds AS float8),
+            least(CAST(:longest AS float8), extract(epoch FROM clock_timestamp() - COALESCE(state_since, updated_at)) / 12))))
     RETURNING id
     """
 )
@@ -77,6 +78,9 @@ _ALSO = text(
     ORDER BY a.name LIMIT 1
     """
 )
+_TRY_SOON = text(
+    "UPDATE phantoms.accounts SET asked_at = NULL WHERE platform = :platform AND name = :name AND state = 'barred' RETURNING id"
+)
 _CONNECTED = text("SELECT DISTINCT platform FROM phantoms.accounts WHERE token_ref IS NOT NULL OR connected_at IS NOT NULL")
 _FORGET = text(
     """
@@ -102,11 +106,11 @@ class PostgresAccounts:
         row = await transaction(self._engine, work)
         return Account(platform, name) if row is None else _account(row)
 
-    async def may_ask(self, platform: Platform, name: str, *, every_seconds: float) -> bool:
+    async def may_ask(self, platform: Platform, name: str, *, every_seconds: float, longest_seconds: float) -> bool:
         """See the port."""
 
         async def work(connection: AsyncConnection) -> bool:
-            values = {"platform": str(platform), "name": name, "seconds": every_seconds}
+            values = {"platform": str(platform), "name": name, "seconds": every_seconds, "longest": longest_seconds}
             return (await connection.execute(_MAY_ASK, values)).first() is not None
 
         return await transaction(self._engine, work)
@@ -177,6 +181,13 @@ class Accounts:
     def waiting(self) -> list[Account]:
         """The accounts whose posts wait."""
         return [account for account in self.all() if account.state != ACTIVE]
+
+    def try_soon(self, platform: Platform, name: str) -> None:
+        """Let a post of a barred account try now, because a person may have ended what barred it."""
+        account = Account(platform, name)
+        with self._engine.begin() as connection:
+            if connection.execute(_TRY_SOON, _key(account)).first() is not None:
+                wake_posts(connection, account)
 
     def forget(self, platform: Platform, name: str) -> None:
         """Forget the owner of the account, so that the next check accepts any owner. Raises NotFound."""

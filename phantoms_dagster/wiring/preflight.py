@@ -9,10 +9,11 @@ from zoneinfo import ZoneInfo
 
 from phantoms_dagster.domain.errors import InvalidInput, NotYet
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.preflight import PreflightCheck
+from phantoms_dagster.domain.preflight import PreflightCheck, worst
 from phantoms_dagster.production.preflight import PreflightRound, PreflightTools, check_account, preflight_round
 from phantoms_dagster.production.stages.post import next_opening
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.preflight import Preflights
 from phantoms_dagster.wiring.pipeline import Pipeline
 from phantoms_dagster.wiring.posts import with_pipeline
@@ -38,8 +39,10 @@ def check_now(services: Services, key: str) -> PreflightRound:
 
 
 def check_account_now(services: Services, platform: Platform, account: str) -> list[PreflightCheck]:
-    """Check an account now, and save the result. Not to be called on an event loop."""
+    """Check an account now, and save the result. If nothing is wrong, a barred account's next post tries at once.
 
+    Not to be called on an event loop.
+    """
     route = services.routes().get((platform, account), "")
 
     async def work(pipeline: Pipeline) -> list[PreflightCheck]:
@@ -48,6 +51,8 @@ def check_account_now(services: Services, platform: Platform, account: str) -> l
 
     checks = with_pipeline(services, work)
     preflights(services).save_account(platform, account, checks)
+    if worst(checks) != "wrong":
+        Accounts(services.engine).try_soon(platform, account)
     return checks
 
 

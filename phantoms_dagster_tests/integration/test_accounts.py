@@ -296,6 +296,37 @@ async def test_a_missing_permission_is_one_trouble_of_the_account_until_a_post_g
     assert len(studio.posts()) == 2
 
 
+async def test_a_barred_account_is_tried_less_and_less_often_until_a_person_checks_it(studio: Studio) -> None:
+    """A platform that restricted an account may hold each further try against it."""
+    await studio.ready_to_post(count=1)
+    name, world = CHANNEL.accounts[YOUTUBE], studio.world
+    watched = gate(studio, TokenFile(**{name: "sandbox-ocean"}))
+    await watched.enter(YOUTUBE, name)
+    await watched.refused(YOUTUBE, name, Barred("the account is restricted", provider="youtube", code="restricted"))
+
+    async def tried(*, barred_for: str, asked_ago: str) -> bool:
+        world.write(
+            "UPDATE phantoms.accounts SET state_since = clock_timestamp() - CAST(:barred AS interval),"
+            " asked_at = clock_timestamp() - CAST(:asked AS interval)",
+            barred=barred_for,
+            asked=asked_ago,
+        )
+        try:
+            return await watched.enter(YOUTUBE, name)
+        except AccountWaits:
+            return False
+
+    assert await tried(barred_for="30 minutes", asked_ago="6 minutes")
+    assert not await tried(barred_for="1 day", asked_ago="1 hour")
+    assert await tried(barred_for="1 day", asked_ago="2 hours 5 minutes")
+    assert not await tried(barred_for="40 days", asked_ago="5 hours")
+    assert await tried(barred_for="40 days", asked_ago="6 hours 5 minutes")
+    with pytest.raises(AccountWaits):
+        await watched.enter(YOUTUBE, name)
+    Accounts(world.engine).try_soon(YOUTUBE, name)
+    assert await watched.enter(YOUTUBE, name)
+
+
 class Reader:
     """A reader of results that is refused."""
 

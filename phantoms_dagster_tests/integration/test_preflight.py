@@ -22,6 +22,7 @@ from phantoms_dagster.media.files import FolderStore
 from phantoms_dagster.sandbox.core import Fault, Sandbox
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.wiring import Services
+from phantoms_dagster.wiring.preflight import check_account_now
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, NOON, PROBE, SCRIPT, World, open_world
 from phantoms_dagster_tests.sandbox_thread import sandbox_thread
 
@@ -185,6 +186,26 @@ def test_what_would_fail_is_said_once_an_account_with_the_fix_and_clears_when_it
         connection.exec_driver_sql("UPDATE phantoms.preflight_posts SET checked_at = checked_at - interval '16 minutes'")
     checks.run()
     assert {"preflight:tiktok:tiktok-account", "preflight:youtube:youtube-account"}.isdisjoint(dict(checks.attention()))
+
+
+def test_a_check_lets_a_barred_account_try_at_once_but_not_if_it_finds_the_account_barred(checks: Checks) -> None:
+    tiktok = Platform("tiktok")
+
+    def asked() -> object:
+        with checks.services.engine.begin() as connection:
+            return connection.exec_driver_sql("SELECT asked_at FROM phantoms.accounts WHERE platform = 'tiktok'").scalar()
+
+    with checks.services.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO phantoms.accounts (platform, name, state, reason, state_since, asked_at)"
+            " VALUES ('tiktok', 'tiktok-account', 'barred', 'banned', now(), now())"
+        )
+    checks.sandbox.configure({"tiktok.banned_accounts": ["tiktok-account"]})
+    assert "wrong" in {check.verdict for check in check_account_now(checks.services, tiktok, "tiktok-account")}
+    assert asked() is not None
+    checks.sandbox.configure({"tiktok.banned_accounts": []})
+    check_account_now(checks.services, tiktok, "tiktok-account")
+    assert asked() is None
 
 
 def test_a_platform_that_does_not_answer_could_not_be_checked_and_is_no_failure(checks: Checks) -> None:
