@@ -322,6 +322,28 @@ async def test_two_reels_with_the_same_caption_leave_the_doubt_to_a_person(stand
     assert len(stand.posts) == 2
 
 
+async def test_a_reel_that_lost_its_caption_with_its_sixth_hashtag_is_found(stand: Stand, tmp_path: Path) -> None:
+    """What Instagram does with more than five hashtags is not documented; it has dropped whole captions before."""
+    job, journal = make_job(tmp_path, caption="Eels #a #b #c #d #e #f"), FakeJournal()
+    stand.fail("publish", "drop_after")
+    with pytest.raises(Unknown):
+        await publish(stand.publisher(), job, journal)
+    post = await until_published(stand, job, journal)
+    assert [entry["remote_id"] for entry in stand.posts] == [post.remote_id]
+    assert (stand.posts[0]["caption"], stand.calls("publish")) == ("", 1)
+
+
+async def test_a_reel_without_a_caption_is_no_proof_that_an_expired_container_was_published(stand: Stand, tmp_path: Path) -> None:
+    job, journal = make_job(tmp_path, caption="Eels #a #b #c #d #e #f"), FakeJournal()
+    stand.fail("publish", "drop_before")
+    with pytest.raises(Unknown):
+        await publish(stand.publisher(), job, journal)
+    await publish(stand.publisher(), make_job(tmp_path, caption=""), FakeJournal())
+    stand.sandbox.advance(86_400)
+    post = await until_published(stand, job, journal)
+    assert (len(stand.posts), post.remote_id) == (2, stand.posts[1]["remote_id"])
+
+
 async def test_an_older_reel_with_the_same_caption_is_not_taken_for_this_one(stand: Stand, job: PublishJob) -> None:
     old = await publish(stand.publisher(), job, FakeJournal())
     media = stand.sandbox.state["instagram"].media

@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from phantoms_dagster.domain.provider_events import Delivery, NotAuthentic, ProviderEvent, digest_of, signed
 from phantoms_dagster.domain.publication import Found, RemoteId, Undecided
+from phantoms_dagster.platforms.tiktok.posts import TikTokPostReader
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster.providers.shotstack.events import callback_query
 from phantoms_dagster.sandbox.tiktok.app import CLIENT_SECRET
@@ -102,6 +103,21 @@ async def test_tiktok_tells_of_an_upload_that_failed(tmp_path: Path) -> None:
             await publish(w.publisher(), w.job(), w.journal())
         await w.sandbox.webhooks.release()
         assert [event.kind for event in receiver.events] == ["post.publish.failed"]
+
+
+async def test_tiktok_tells_that_a_post_is_no_longer_public(tmp_path: Path) -> None:
+    async with posted(tmp_path) as (w, receiver, publish_id):
+        w.sandbox.advance(60)
+        await w.sandbox.webhooks.release()
+        number, url = w.posts[0]["remote_id"], f"{w.base_url.removesuffix('/tiktok')}/_sandbox/tiktok/posts"
+        assert (await w.client.post(url, json={"id": "1", "do": "hide"})).status_code == 404
+        assert (await w.client.post(url, json={"id": number, "do": "show"})).status_code == 400
+        assert (await w.client.post(url, json={"id": number, "do": "hide"})).status_code == 200
+        assert await w.sandbox.webhooks.release() == 1
+        event = receiver.events[-1]
+        assert event == ProviderEvent("post.publish.no_longer_publicaly_available", handle={"publish_id": publish_id})
+        reader = TikTokPostReader(client=w.client, base_url=w.base_url, tokens=w.tokens)
+        assert [found.state for found in await reader.look("ocean_facts", [number])] == ["gone"]
 
 
 async def test_events_that_come_twice_and_in_reverse_are_known_once_each(tmp_path: Path) -> None:

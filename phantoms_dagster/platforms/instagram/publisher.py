@@ -281,7 +281,7 @@ class InstagramPost:
                     return Undecided(_handle(container.changed(doubt=status, doubt_at=self._clock.now())))
                 if await self._settle(container, status):
                     continue
-            listed = await self._find_in_list(container)
+            listed = await self._find_in_list(container, is_there=status == "PUBLISHED")
             if listed is not None:
                 return Found(listed)
             if status == "PUBLISHED":
@@ -310,10 +310,10 @@ class InstagramPost:
             await self._polling.wait(left, why)
         return left > 0
 
-    async def _find_in_list(self, container: Container) -> RemoteId | None:
+    async def _find_in_list(self, container: Container, *, is_there: bool = False) -> RemoteId | None:
         """Search the account's media for the post, because the container does not contain the media's id."""
         job = self._job
-        matches = await reels_with_caption(self._graph, job.account, job.caption, container.since)
+        matches = await reels_with_caption(self._graph, job.account, job.caption, container.since, is_there=is_there)
         if len(matches) > 1:
             raise Unknown(
                 f"{len(matches)} reels of account {job.account} have this caption: a person must decide which one is this post",

@@ -9,7 +9,8 @@ Settings: `instagram.processing_seconds` (see `pace`), `instagram.quota_total` (
 (facebook), `instagram.login_uploads` (true: apps with Instagram Login may upload, too), `instagram.trials` (true: accounts may post
 trial reels), `instagram.followers` (1,000), `instagram.app_secret`, `instagram.require_proof` (false: a call needs no
 `appsecret_proof`, but a wrong one is refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true: a
-video that breaks the media rules fails), `instagram.strip_at` (true: captions are read back without '@'),
+video that breaks the media rules fails), `instagram.counted_hashtags` (5: with more a reel loses its caption, because what happens
+is not documented; null: it keeps it), `instagram.strip_at` (true: captions are read back without '@'),
 `instagram.status_lag_seconds` (0), `instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24),
 `instagram.deleted_media` ([]: ids of media that no longer exist), `instagram.claimed_media` ([]: ids of media without a permalink,
 as after a copyright claim).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import operator
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from phantoms_dagster.sandbox.core import Sandbox
 from phantoms_dagster.sandbox.pace import wait_seconds
 
 DAY = 86_400
+COUNTED_HASHTAGS = 5  # with more, the caption is lost
 NO_CHOICES: Mapping[str, str] = MappingProxyType({})
 # The two kinds of objects have ids with different prefixes, so that each has its own route and faults.
 CONTAINER_IDS = 17_880_000_000_000_000
@@ -119,10 +121,12 @@ class InstagramState:
     def publish(self, container: SandboxContainer) -> Media:
         """Publish the container's reel and add it to the ledger."""
         now = self.sandbox.now()
+        most = self.sandbox.setting("instagram.counted_hashtags", COUNTED_HASHTAGS)
+        lost = most is not None and len(re.findall(r"#\w+", container.caption)) > most
         media = Media(
             id=str(MEDIA_IDS + self.sandbox.number("instagram.media")),
             account=container.account,
-            caption=container.caption,
+            caption="" if lost else container.caption,
             share_to_feed=container.share_to_feed,
             is_ai_generated=container.is_ai_generated,
             published_at=now,

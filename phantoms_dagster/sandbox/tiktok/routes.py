@@ -2,6 +2,7 @@
 
 `state` keeps the state and makes the decisions. `GET /_sandbox/tiktok/drafts` lists the drafts in creators' inboxes.
 `POST /_sandbox/tiktok/drafts` posts or deletes one: {"publish_id": text, "do": "post" or "delete", "post_info": {..}}.
+`POST /_sandbox/tiktok/posts` with {"id": text, "do": "hide"} deletes a post, or makes it private, and TikTok sends its event.
 Settings: `tiktok.processing_seconds`, `tiktok.moderation_seconds` (how much later the public id comes; both see `pace`),
 `tiktok.rate_limits` (True: the documented calls a minute of each token), `tiktok.daily_posts` (15; null: any number),
 `tiktok.pending_shares` (5 drafts; null: any number),
@@ -299,6 +300,17 @@ class _Inbox:
         return await self.show(request)
 
 
+async def _hide(state: TikTokState, request: web.Request) -> web.Response:
+    asked = await request.json()
+    if asked.get("do") != "hide":
+        return web.json_response({"error": "`do` is `hide`"}, status=400)
+    try:
+        state.hide(str(asked.get("id", "")))
+    except LookupError as error:
+        return web.json_response({"error": str(error)}, status=404)
+    return web.json_response({"hidden": asked["id"]})
+
+
 def routes(sandbox: Sandbox) -> list[web.RouteDef]:
     """The routes `tiktok.user_info`, `.creator_info`, `.init`, `.inbox_init`, `.upload`, `.status`, `.query`, `.list`, `.watch`."""
     state = TikTokState(sandbox)
@@ -318,5 +330,6 @@ def routes(sandbox: Sandbox) -> list[web.RouteDef]:
         web.get("/tiktok/watch/{id}", functools.partial(_watch, state), name="tiktok.watch"),
         web.get("/_sandbox/tiktok/drafts", inbox.show, name="sandbox.tiktok_drafts"),
         web.post("/_sandbox/tiktok/drafts", inbox.act),
+        web.post("/_sandbox/tiktok/posts", functools.partial(_hide, state)),
         *oauth.routes(sandbox),
     ]

@@ -407,6 +407,15 @@ class TikTokState:
 
     # --- display
 
+    def hide(self, post_id: str) -> None:
+        """A public post is deleted, made private or taken down. Raises LookupError when there is none with that id."""
+        post = self._by_name.get(post_id)
+        if post is None or not self._shown([post]):
+            raise LookupError(f"no public post {post_id}")
+        self.sandbox.configure({"tiktok.hidden_posts": [*self.sandbox.setting("tiktok.hidden_posts", ()), post_id]})
+        upload = next(upload for upload in self.uploads.values() if upload.post_id == post.id)
+        send_event(self.sandbox, upload, "no_longer_publicaly_available", {"post_id": post_id}, at=self.sandbox.now())
+
     def public_posts(self, account: str) -> list[SandboxPost]:
         """The account's public posts, newest first."""
         return self._shown(self._by_account.get(account, []))
