@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from phantoms_dagster.platforms.tiktok.identity import TikTokIdentity
 from phantoms_dagster.platforms.tiktok.oauth import TikTokOAuth
 from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
 from phantoms_dagster.platforms.youtube.oauth import GoogleOAuth
-from phantoms_dagster.sandbox.core import Sandbox, application
+from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.grants import routes as control
 from phantoms_dagster.wiring.account_tools import GivenToken
 from phantoms_dagster.wiring.clock import SystemClock
@@ -123,6 +124,16 @@ async def test_an_account_is_connected_and_renewed_until_its_owner_revokes_the_g
         await server.client.post(f"{server.url}/_sandbox/grants", json={"platform": name, "account": "ocean", "action": "revoke"})
         with pytest.raises(GrantDead):
             await server.oauth.renew(stored(renewed, first))
+
+
+@pytest.mark.parametrize("code", [190, 102])
+async def test_instagram_says_with_two_codes_that_a_token_is_dead(code: int) -> None:
+    async with serving("instagram") as server:
+        grant = await server.connect()
+        body = json.dumps({"error": {"message": "Session has expired", "type": "OAuthException", "code": code}})
+        server.sandbox.faults.append(Fault("instagram.refresh_token", status=400, body=body))
+        with pytest.raises(GrantDead):
+            await server.oauth.renew(stored(grant))
 
 
 @pytest.mark.parametrize("name", ["youtube", "tiktok"])

@@ -123,6 +123,7 @@ async def test_posts_drafts_scripts_renders_numbers_and_settings_survive_a_kill(
     content = video_bytes(seconds=5)
     async with site(tmp_path / "state") as first:
         await _configured(first)
+        await first.ok("POST", "/_sandbox/config", json={"tiktok.publish_id_seconds": None})  # it is asked for after a day
         video = await first.youtube_post(content)
         publish_id = await first.tiktok_post(content)
         container, draft = await first.instagram_container(content), await first.instagram_container(content)

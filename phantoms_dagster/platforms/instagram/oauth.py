@@ -22,7 +22,7 @@ TOKEN_PATH = "/oauth/access_token"  # noqa: S105 - a path
 DAY = 86_400.0
 # A token younger than a day cannot be renewed. Weekly leaves seven chances before it expires.
 YOUNGEST, WEEK = DAY, 7 * DAY
-DEAD = oauth.DEAD | {"190"}
+DEAD = oauth.DEAD | {"190", "102"}
 
 
 class InstagramOAuth(oauth.Endpoints):
