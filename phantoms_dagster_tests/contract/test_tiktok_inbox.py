@@ -135,6 +135,16 @@ async def test_a_posted_draft_is_found_by_its_caption_when_tiktok_forgot_the_pub
     assert len(world.posts) == len(world.drafts) == 1
 
 
+async def test_a_posted_draft_is_found_by_its_caption_if_its_status_does_not_tell(world: World) -> None:
+    world.sandbox.config["tiktok.drafts_tell"] = False
+    job, journal, _ = await handed_over(world)
+    with pytest.raises(NotYet, match="waiting for the creator"):
+        await publish(world.publisher(), job, journal)
+    world.creator_posts(publish_id(journal), title=job.caption)
+    assert (await publish(world.publisher(), job, journal)).remote_id == world.posts[0]["remote_id"]
+    assert journal.record.state is PostState.CONFIRMED
+
+
 async def test_a_forgotten_draft_waits_on_even_if_the_token_may_not_list_videos(world: World) -> None:
     job, journal, _ = await handed_over(world)
     world.known_uploads().clear()

@@ -1,4 +1,4 @@
-"""Finds a post among the account's public videos, when TikTok no longer says by the publish_id how it ended."""
+"""Finds a post among the account's public videos, when TikTok does not say by the publish_id how it ended."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from phantoms_dagster.domain.publication import (
     RemoteId,
     Undecided,
 )
+from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.tiktok.api import (
     PROVIDER,
@@ -256,7 +257,7 @@ class TikTokPost:
                 assert step.error is not None
                 return NotPublished(f"TikTok says that it posted nothing: {step.error}", then="open", error=step.error)
             if step.do == "inbox":
-                posted = await self._posted_draft(slot) if seen is None else None
+                posted = await self._posted_draft(slot) if record.state is PostState.HANDED_OVER else None
                 return self._handed_over(slot) if posted is None else Found(self._published(slot, posted))
             if step.do == "complete":
                 return Found(self._published(slot, step.post_id))
@@ -326,7 +327,7 @@ class TikTokPost:
         return HandedOver(handle, waiting_for_creator(self._job.account, at, now))
 
     async def _posted_draft(self, slot: UploadSlot) -> str | None:
-        """The video that the draft became, although TikTok no longer knows its publish_id."""
+        """The video that the draft became. TikTok does not promise that the publish_id tells, nor how long it is known."""
         since = slot.handed_over_at or slot.committed_at or slot.opened_at
         return await posted_draft(self._calls, self._job.account, slot, since)
 

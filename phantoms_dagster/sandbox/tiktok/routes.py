@@ -10,8 +10,9 @@ Settings: `tiktok.processing_seconds`, `tiktok.moderation_seconds` (how much lat
 `tiktok.banned_accounts` ([]), `tiktok.private_accounts` ([]), `tiktok.audited` (True; False: only private accounts may post, and
 only SELF_ONLY), `tiktok.daily_users` (any number; 5 if the app is not audited), `tiktok.fail_reason` (None: how processing fails),
 `tiktok.publish_id_seconds` (a day: how long status/fetch knows a publish_id after its end; null: for ever),
-`tiktok.count_lag_seconds` (0: how late `uploaded_bytes` counts the last chunk), `tiktok.hidden_posts` ([]: ids of posts that were
-deleted, made private or taken down), and those of `events` and `tokens`.
+`tiktok.count_lag_seconds` (0: how late `uploaded_bytes` counts the last chunk), `tiktok.drafts_tell` (True; False: the status of a
+draft stays when its creator posts it), `tiktok.hidden_posts` ([]: ids of posts that were deleted, made private or taken down), and
+those of `events` and `tokens`.
 """
 
 from __future__ import annotations

@@ -399,7 +399,7 @@ class TikTokState:
             return data
         if upload.fail_reason is not None:
             return data | {"status": "FAILED", "fail_reason": upload.fail_reason}
-        if upload.draft in ("waiting", "deleted"):
+        if upload.draft in ("waiting", "deleted") or (upload.draft and not self.sandbox.setting("tiktok.drafts_tell", True)):
             return data | {"status": "SEND_TO_USER_INBOX"}
         post = self.posts.get(upload.post_id or 0)
         public = post is not None and post.public_at is not None and post.public_at <= now
