@@ -57,6 +57,13 @@ async def test_the_screen_shows_what_goes_out_and_every_sentence_with_its_time(w
     assert "Deep &lt;b&gt;" in page
 
 
+async def test_a_reviewer_can_open_what_an_approval_for_tiktok_agrees_to(world: DeskWorld) -> None:
+    [key] = await world.waiting()
+    page = (await world.browser().get(f"/review/{key}")).text
+    assert "By posting, you agree to TikTok&#39;s Music Usage Confirmation." in page
+    assert 'href="https://www.tiktok.com/legal/page/global/music-usage-confirmation/en"' in page
+
+
 async def test_after_a_decision_the_next_video_comes_and_the_decision_can_be_undone(world: DeskWorld) -> None:
     keys = await world.waiting(3)
     browser = world.browser()

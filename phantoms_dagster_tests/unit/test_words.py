@@ -175,10 +175,29 @@ def test_branded_content_names_its_policy_and_is_never_for_oneself_alone() -> No
     assert isinstance(post.terms, TikTokTerms)
     assert post.terms.declaration == "By posting, you agree to TikTok's Branded Content Policy and Music Usage Confirmation."
     assert notes(post) == [
-        "comments, duets and stitches off; branded content; labelled as made by AI. " + post.terms.declaration,
+        'comments, duets and stitches off; branded content, which TikTok labels "Paid partnership"; labelled as made by AI. '
+        + post.terms.declaration
+        + " https://www.tiktok.com/legal/page/global/bc-policy/en"
+        " https://www.tiktok.com/legal/page/global/music-usage-confirmation/en"
     ]
     with pytest.raises(ValueError, match="SELF_ONLY"):
         tiktok(branded_content=True)
+
+
+@pytest.mark.parametrize(
+    ("choices", "label"),
+    [
+        ({"your_brand": True}, "Promotional content"),
+        ({"your_brand": True, "branded_content": True}, "Paid partnership"),
+        ({}, None),
+    ],
+)
+def test_a_reviewer_reads_how_tiktok_labels_advertising(choices: dict[str, bool], label: str | None) -> None:
+    [post] = post_words(script(), tiktok(privacy="PUBLIC_TO_EVERYONE", **choices), [Platform("tiktok")])
+    [note] = notes(post)
+    assert (f'which TikTok labels "{label}"' in note) == (label is not None)
+    assert ("no advertising" in note) == (label is None)
+    assert note.endswith("https://www.tiktok.com/legal/page/global/music-usage-confirmation/en")
 
 
 def test_other_platforms_declare_nothing_of_tiktoks() -> None:

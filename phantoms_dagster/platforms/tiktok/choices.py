@@ -19,6 +19,9 @@ DRAFT_SUMMARY = (
 )
 _CHOICES = ("comments", "duets", "stitches", "your_brand", "branded_content")
 TIKTOK_DECLARATION = "2026-09"  # the guidelines' wording of that month
+# What the declaration names, and where it is. The guidelines want both to be shown.
+_LEGAL = "https://www.tiktok.com/legal/page/global"
+_MUSIC, _BRANDED = f"{_LEGAL}/music-usage-confirmation/en", f"{_LEGAL}/bc-policy/en"
 
 
 class TikTokChoices(ChannelKey):
@@ -97,13 +100,16 @@ class TikTokTerms(PostTerms):
         on = [name for name in ("comments", "duets", "stitches") if getattr(self, name)]
         discloses = [name.replace("_", " ") for name in ("your_brand", "branded_content") if getattr(self, name)]
         label = "labelled as made by AI" if self.ai_generated else "no AI label"
+        # With both, TikTok shows the second one.
+        shown = f', which TikTok labels "{"Paid partnership" if self.branded_content else "Promotional content"}"'
         parts = [
             f"{', '.join(on)} on" if on else "comments, duets and stitches off",
-            ", ".join(discloses) or "no advertising",
+            f"{', '.join(discloses)}{shown}" if discloses else "no advertising",
             label,
         ]
         by = " Upload-Post publishes it." if self.route == GATEWAY else ""
-        return f"{'; '.join(parts)}.{by} {self.declaration}"
+        links = f"{_BRANDED} {_MUSIC}" if self.branded_content else _MUSIC
+        return f"{'; '.join(parts)}.{by} {self.declaration} {links}"
 
 
 CHANNEL_KEY = ChannelKeySpec(
