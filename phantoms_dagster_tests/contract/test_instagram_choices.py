@@ -136,8 +136,11 @@ async def test_a_cover_that_instagram_does_not_find_in_the_video_fails_the_post(
     assert (stand.posts, journal.record.state) == ([], PostState.FAILED)
 
 
-async def test_an_account_that_may_not_post_trial_reels_is_told_what_to_change(stand: Stand, tmp_path: Path) -> None:
-    stand.sandbox.config["instagram.trials"] = False
+@pytest.mark.parametrize("why", [{"instagram.trials": False}, {"instagram.followers": 999}])
+async def test_an_account_that_may_not_post_trial_reels_is_told_what_to_change(
+    stand: Stand, tmp_path: Path, why: dict[str, Any]
+) -> None:
+    stand.sandbox.config |= why
     journal = FakeJournal()
     with pytest.raises(Permanent, match=r"may not post trial reels: leave `trial` out of its channel's `instagram`"):
         await publish(stand.publisher(), job_with(tmp_path, trial="manual"), journal)

@@ -31,6 +31,7 @@ FACEBOOK_SCOPES = (
 INSTAGRAM_SCOPES = ("instagram_business_basic", "instagram_business_content_publish", "instagram_business_manage_insights")
 PERMISSIONS = {"basic": 0, "publish": 1, "insights": 2}  # indexes in both lists of scopes
 FOLLOWERS = 1_000
+TRIAL_FOLLOWERS = 1_000  # gateways say so; Instagram's pages no longer do
 DATA_ACCESS_SECONDS = 90 * 86_400
 
 

@@ -7,11 +7,11 @@ makes no requests to other machines: a `video_url` must be on this machine.
 Settings: `instagram.processing_seconds` (see `pace`), `instagram.quota_total` (100), `instagram.containers_total` (400),
 `instagram.names` (false: an account may be addressed by its name too, which the platform refuses), `instagram.login`
 (facebook), `instagram.login_uploads` (true: apps with Instagram Login may upload, too), `instagram.trials` (true: accounts may post
-trial reels), `instagram.followers` (1,000), `instagram.app_secret`, `instagram.require_proof` (false: a call needs no
-`appsecret_proof`, but a wrong one is refused), those of `tokens`, `instagram.max_bytes` (300 MB), `instagram.check_media` (true: a
-video that breaks the media rules fails), `instagram.counted_hashtags` (5: with more a reel loses its caption, because what happens
-is not documented; null: it keeps it), `instagram.strip_at` (true: captions are read back without '@'),
-`instagram.status_lag_seconds` (0), `instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24),
+trial reels), `instagram.followers` (1,000; with fewer an account may post none), `instagram.app_secret`, `instagram.require_proof`
+(false: a call needs no `appsecret_proof`, but a wrong one is refused), those of `tokens`, `instagram.max_bytes` (300 MB),
+`instagram.check_media` (true: a video that breaks the media rules fails), `instagram.counted_hashtags` (5: with more a reel loses
+its caption, because what happens is not documented; null: it keeps it), `instagram.strip_at` (true: captions are read back without
+'@'), `instagram.status_lag_seconds` (0), `instagram.insights_delay_seconds` (0), `instagram.metrics_hours` (24),
 `instagram.deleted_media` ([]: ids of media that no longer exist), `instagram.claimed_media` ([]: ids of media without a permalink,
 as after a copyright claim).
 """
@@ -64,7 +64,8 @@ class _Instagram:
         check_container(params)
         if self.state.containers_since(account, self.sandbox.now() - DAY) >= self._setting("containers_total", 400):
             raise GraphError(403, 9, "Too many containers were made in the last 24 hours", 2_207_042)
-        if "trial_params" in params and not self._setting("trials", True):
+        large = int(self._setting("followers", people.FOLLOWERS)) >= people.TRIAL_FOLLOWERS
+        if "trial_params" in params and not (large and self._setting("trials", True)):
             raise GraphError(400, 100, "(#100) The parameter trial_params is not supported for this account")
         if self._login == "instagram" and "upload_type" in params and not self._setting("login_uploads", True):
             raise GraphError(400, 100, "(#100) The parameter video_url is required.")
