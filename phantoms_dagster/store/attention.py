@@ -153,13 +153,11 @@ def _unknown(platform: Platform, unknown: Sequence[tuple[UnknownPost, bool]]) ->
     stuck = [post for post, needs_person in unknown if needs_person]
     shown = stuck or posts
     since = _time(shown[0].since)
+    doubt = f"{counted(len(shown), 'post')} on {platform} may be out: the outcome has been unknown since {since}"
     if stuck:
-        reads = counted(max(post.reads for post in stuck), "read", "reads")
-        what = (
-            f"{counted(len(stuck), 'post')} on {platform} may be out: the answer was lost at {since}, and {reads} did not settle it"
-        )
+        what = f"{doubt}, and {counted(max(post.reads for post in stuck), 'read', 'reads')} did not settle it"
     else:
-        what = f"{counted(len(posts), 'post')} on {platform} may be out: the answer was lost at {since}; it is being read back"
+        what = f"{doubt}; it is being read back"
     keys = tuple(post.key for post in shown)[:_SHOWN_KEYS]
     next_step = f"phantoms posts show {keys[0]} {platform}"
     return Attention(f"unknown:{platform}", what, next_step, shown[0].since, len(shown), keys, alert=bool(stuck))

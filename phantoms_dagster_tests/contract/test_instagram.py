@@ -614,7 +614,7 @@ async def test_a_post_reported_as_blocked_that_is_public_anyway_counts_as_publis
 async def test_a_container_that_stays_in_progress_for_an_hour_comes_to_a_person_and_is_still_read(
     stand: Stand, job: PublishJob
 ) -> None:
-    """The stage would wait for ever otherwise, and nothing would show it."""
+    """It was polled for ever, and only its stage showed that, after a day."""
     journal = FakeJournal()
     stand.fail("publish", "drop_after")
     with pytest.raises(Unknown):

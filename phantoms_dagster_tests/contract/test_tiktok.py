@@ -439,7 +439,7 @@ async def test_a_last_chunk_that_tiktok_took_but_counts_late_is_not_followed_by_
 
 @pytest.mark.parametrize("route", ["", "inbox"])
 async def test_a_video_that_tiktok_processes_for_hours_comes_to_a_person_and_is_still_read(world: World, route: str) -> None:
-    """The stage would wait for ever otherwise, and nothing would show it."""
+    """It was polled for ever, and only its stage showed that, after a day."""
     world.sandbox.config["tiktok.processing_seconds"] = 8_000
     job, journal = world.job(route=route), world.journal()
     with pytest.raises(NotYet, match="still processing"):
