@@ -64,6 +64,30 @@ async def test_a_session_whose_access_has_expired_is_renewed_without_the_passwor
     assert (sky.asked("session"), sky.asked("refresh"), len(sky.posts)) == (1, 1, 2)
 
 
+async def test_a_server_that_no_longer_knows_the_session_is_not_a_refused_password(sky: Bluesky, tmp_path: Path) -> None:
+    """A server that is moved or restored answers InvalidToken. The app password still opens a session."""
+    publisher = sky.publisher()
+    await publish(publisher, make_job(tmp_path), FakeJournal(clock=sky.clock))
+    sky.sandbox.state["bluesky"].sessions.clear()
+    await publish(publisher, make_job(tmp_path, marker="m-2"), FakeJournal(clock=sky.clock))
+    assert (sky.asked("session"), len(sky.posts)) == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["InvalidRequest", "RecordAlreadyExists"])
+async def test_a_repeat_that_is_refused_by_name_is_read_back_and_not_reported_as_failed(
+    sky: Bluesky, tmp_path: Path, name: str
+) -> None:
+    job, journal = make_job(tmp_path), FakeJournal(clock=sky.clock)
+    sky.fail("create", "drop_after")
+    with pytest.raises(Unknown):
+        await publish(sky.publisher(), job, journal)
+    sky.refuse("read", "RecordNotFound")
+    sky.refuse("create", name)
+    post = await publish(sky.publisher(), job, journal)
+    assert [entry["remote_id"] for entry in sky.posts] == [post.remote_id]
+    assert journal.record.state is PostState.CONFIRMED
+
+
 async def test_a_password_that_is_not_taken_is_the_accounts_trouble(sky: Bluesky, tmp_path: Path) -> None:
     sky.tokens.revoked.add(ACCOUNT)
     journal = FakeJournal(clock=sky.clock)

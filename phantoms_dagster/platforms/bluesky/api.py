@@ -1,7 +1,7 @@
 """Calls to an account's own server (XRPC): sessions, errors, and tokens for the video service.
 
 A session is created with the account's handle and its app password. Its access token is valid for two hours and is renewed when the
-server says that it has expired. All posts of one process share a session, because a server allows only 300 log-ins a day.
+server no longer accepts it. All posts of one process share a session, because a server allows only 300 log-ins a day.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ PROVIDER = "bluesky"
 PLATFORM = Platform("bluesky")
 SERVICE_AUTH_SECONDS = 1_500  # a server gives half an hour at most
 # Names of errors in answers.
-EXPIRED = frozenset({"ExpiredToken"})
+# The access token has ended, or the server does not know it any more: a server that was moved or restored has new keys.
+ENDED = frozenset({"ExpiredToken", "InvalidToken"})
 _NO_SESSION = frozenset({"AuthenticationRequired", "AuthMissing", "InvalidToken", "AuthFactorTokenRequired", "ExpiredToken"})
 _BARRED = frozenset({"AccountTakedown", "AccountDeactivated", "AccountSuspended", "RepoTakendown", "RepoDeactivated"})
 RECORD_GONE = "RecordNotFound"
@@ -61,7 +62,7 @@ class Calls:
         self._one_at_a_time: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def session(self, account: str, *, instead_of: AccountSession | None = None) -> AccountSession:
-        """The account's session. `instead_of`: the session whose access token has expired. Raises Disconnected."""
+        """The account's session. `instead_of`: the session whose access token has ended. Raises Disconnected."""
         async with self._one_at_a_time[account]:
             password = await self._tokens.token(PLATFORM, account)
             made_of = hashlib.sha256(password.encode()).hexdigest()
@@ -91,7 +92,7 @@ class Calls:
     async def _call(self, method: str, account: str, name: str, *, commits: bool = False, **request: Any) -> JsonObject:
         session = await self.session(account)
         response = await self._send(method, name, commits=commits, headers=http.bearer(session.access), **request)
-        if error_name(response) in EXPIRED:  # refused explicitly, so nothing was done
+        if error_name(response) in ENDED:  # refused explicitly, so nothing was done
             session = await self.session(account, instead_of=session)
             response = await self._send(method, name, commits=commits, headers=http.bearer(session.access), **request)
         return _judged(response, account, commits=commits)

@@ -1,8 +1,8 @@
 """Posts on Bluesky: uploads the video to the video service, then creates the post with `createRecord` under the key from `open`.
 
 The key is saved before anything is sent. Two records cannot have the same key, so repeating `createRecord` cannot create a second
-post. After a lost answer, `getRecord` tells whether the post exists. A server answers a repeat with status 500; that is read back
-too.
+post. After a lost answer, `getRecord` tells whether the post exists. A server refuses a repeat with status 500 or another one, so
+every refusal is read back.
 """
 
 from __future__ import annotations
@@ -119,6 +119,9 @@ class BlueskyPost:
             if isinstance(error, ProviderError) and blob_is_gone(error):
                 why = "the record was refused: its video no longer exists"
                 return _start_again(why, Transient(why, provider=PROVIDER, code="blob_gone", evidence=error.evidence))
+            # An earlier request may have arrived late. It is not documented how a server refuses a key that exists.
+            if type(error) is Permanent and await self._read(handle) is not None:
+                return self._remote(handle)
             return NotPublished(f"createRecord was refused or never sent: {error}", then="commit", error=error)
         if not isinstance(answer.get("uri"), str):
             raise Unknown("Bluesky created a record but returned no address", provider=PROVIDER, code="malformed")
