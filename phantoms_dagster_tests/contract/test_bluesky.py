@@ -131,6 +131,23 @@ async def test_a_video_that_was_deleted_before_its_record_is_sent_again_under_a_
     assert journal.record.handle["rkey"] != first
 
 
+@pytest.mark.parametrize(
+    ("failure", "kind", "uploads"), [("validation_failure", Permanent, 1), ("pds_upload_failure", Transient, 2)]
+)
+async def test_a_video_that_is_not_processed_is_sent_again_only_if_its_file_may_be_good(
+    sky: Bluesky, tmp_path: Path, failure: str, kind: type[ProviderError], uploads: int
+) -> None:
+    sky.sandbox.config["bluesky.failure"] = failure
+    job, journal = make_job(tmp_path), FakeJournal(clock=sky.clock)
+    with pytest.raises(ProviderError, match=failure) as caught:
+        await publish(sky.publisher(), job, journal)
+    assert type(caught.value) is kind
+    if uploads == 2:
+        sky.sandbox.config["bluesky.failure"] = None
+        await publish(sky.publisher(), job, journal)
+    assert (sky.asked("upload"), len(sky.posts)) == (uploads, uploads - 1)
+
+
 async def test_a_post_that_waited_for_its_hours_is_dated_when_it_goes_out(sky: Bluesky, tmp_path: Path) -> None:
     allowed = iter([True, False])
 

@@ -27,7 +27,7 @@ from phantoms_dagster.domain.publication import (
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.bluesky.api import PLATFORM, PROVIDER, RECORD_GONE, Calls, blob_is_gone
 from phantoms_dagster.platforms.bluesky.record import COLLECTION, key_of, record_of, record_time
-from phantoms_dagster.platforms.bluesky.video import COMPLETED, FAILED, VideoService
+from phantoms_dagster.platforms.bluesky.video import BAD_FILE, COMPLETED, FAILED, Job, VideoService
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
 
 LONGEST_POLL = 15.0
@@ -92,8 +92,7 @@ class BlueskyPost:
         while True:
             job = await self._at.videos.look(str(handle["job"]), self._job.account)
             if job is None or job.state == FAILED:
-                why = "the video service no longer knows the video" if job is None else f"the video failed: {job.error}"
-                return _start_again(why, Transient(why, provider=PROVIDER, code="video_failed"))
+                return _start_again(_failed(job))
             if job.state == COMPLETED and job.blob is not None:
                 at = record_time(self._at.clock.now())
                 return Progress(record.offset, {**handle, "blob": job.blob, "created_at": at}, ready=True)
@@ -118,7 +117,7 @@ class BlueskyPost:
         except (ProviderError, NotYet) as error:
             if isinstance(error, ProviderError) and blob_is_gone(error):
                 why = "the record was refused: its video no longer exists"
-                return _start_again(why, Transient(why, provider=PROVIDER, code="blob_gone", evidence=error.evidence))
+                return _start_again(Transient(why, provider=PROVIDER, code="blob_gone", evidence=error.evidence))
             # An earlier request may have arrived late. It is not documented how a server refuses a key that exists.
             if type(error) is Permanent and await self._read(handle) is not None:
                 return self._remote(handle)
@@ -169,6 +168,15 @@ class BlueskyPost:
         return RemoteId(f"at://{did}/{COLLECTION}/{key}", url=f"{self._at.site}/profile/{did}/post/{key}")
 
 
-def _start_again(why: str, error: Transient) -> NotPublished:
+def _failed(job: Job | None) -> ProviderError:
+    """The error for a video that is not processed: Permanent if its file is not accepted. None: the service does not know it."""
+    if job is None:
+        return Transient("the video service no longer knows the video", provider=PROVIDER, code="video_failed")
+    why = f"the video failed: {job.error}{f' ({job.failure})' if job.failure else ''}"
+    kind = Permanent if job.failure in BAD_FILE else Transient
+    return kind(why, provider=PROVIDER, code=job.failure or "video_failed")
+
+
+def _start_again(error: ProviderError) -> NotPublished:
     """The proof that no post exists. The next call chooses a new key and uploads the video again."""
-    return NotPublished(why, then="open", error=error)
+    return NotPublished(str(error), then="open", error=error)

@@ -18,17 +18,20 @@ from phantoms_dagster.providers import http
 
 COMPLETED, FAILED = "JOB_STATE_COMPLETED", "JOB_STATE_FAILED"
 ALREADY = 409
+# Values of failureCode that say that the file itself is not accepted (lexicon app.bsky.video.defs#jobStatus).
+BAD_FILE = frozenset({"validation_failure", "pds_upload_unsupported_blob_size"})
 FULL_SECONDS = 3_600.0  # when to ask again for the limits, because the service does not say
 
 
 @dataclass(frozen=True)
 class Job:
-    """The processing of a video. A record refers to the video by `blob`."""
+    """The processing of a video. A record refers to the video by `blob`. `failure`: the code of a failed one."""
 
     id: str
     state: str
     blob: JsonObject | None
     error: str
+    failure: str | None = None
 
 
 class VideoService:
@@ -102,5 +105,6 @@ def _job(answer: JsonObject) -> Job:
     number, blob = job.get("jobId"), job.get("blob")
     if not isinstance(number, str) or not number:
         raise Transient("Bluesky accepted the video but returned no job", provider=PROVIDER, code="malformed")
-    error = str(job.get("error") or job.get("message") or "no reason given")
-    return Job(number, str(job.get("state") or ""), blob if isinstance(blob, dict) else None, error)
+    error, code = str(job.get("error") or job.get("message") or "no reason given"), job.get("failureCode")
+    failure = code if isinstance(code, str) else None
+    return Job(number, str(job.get("state") or ""), blob if isinstance(blob, dict) else None, error, failure)

@@ -5,7 +5,8 @@ server's name differs from that of the log-in host. The answer to an upload has 
 upload gives 409.
 
 Settings: `bluesky.session_seconds` (7200), `bluesky.sessions_per_day` (300), `bluesky.points_per_hour` (5000),
-`bluesky.videos_per_day` (25), `bluesky.processing_seconds`, `bluesky.may_upload` (true), `bluesky.barred` ([]: accounts).
+`bluesky.videos_per_day` (25), `bluesky.processing_seconds`, `bluesky.may_upload` (true), `bluesky.barred` ([]: accounts),
+`bluesky.failure` (none: the failureCode of jobs that are created from now on).
 """
 
 from __future__ import annotations
@@ -179,7 +180,8 @@ class _Bluesky:
             size += len(block)
             digest.update(block)
         sha256 = digest.hexdigest()
-        known = next((v for v in self.state.videos.values() if (v.account, v.sha256) == (account, sha256) and self._there(v)), None)
+        ours = (v for v in self.state.videos.values() if (v.account, v.sha256) == (account, sha256) and v.failure is None)
+        known = next((v for v in ours if self._there(v)), None)
         if known is not None:
             already = {"error": "already_exists", "message": "Video already processed", "jobId": known.job, "did": did(account)}
             return web.json_response({**already, "state": job_status(self.sandbox, known)["state"]}, status=409)
@@ -189,7 +191,8 @@ class _Bluesky:
         if len(self._today(account)) >= int(self._setting("videos_per_day", 25)):
             raise XrpcError("RateLimitExceeded", "daily upload limit reached", 429)
         job = f"job-{self.sandbox.number('bluesky_job'):08d}"
-        video = self.state.videos[job] = BlueskyVideo(job, account, sha256, size, self.sandbox.now())
+        failure = self._setting("failure", None)
+        video = self.state.videos[job] = BlueskyVideo(job, account, sha256, size, self.sandbox.now(), failure=failure)
         self.sandbox.keep("bluesky_video", job, video)
         return web.json_response(job_status(self.sandbox, video))  # not inside `jobStatus`, contrary to the lexicon
 

@@ -47,7 +47,7 @@ class SandboxSession:
 
 @dataclass
 class BlueskyVideo:
-    """An uploaded video and its job."""
+    """An uploaded video and its job. `failure`: the code with which its job fails; None if it succeeds."""
 
     job: str
     account: str
@@ -55,6 +55,7 @@ class BlueskyVideo:
     size: int
     sent_at: float
     used: bool = False
+    failure: str | None = None
 
 
 @dataclass
@@ -120,6 +121,8 @@ def job_status(sandbox: Sandbox, video: BlueskyVideo) -> dict[str, object]:
             "state": "JOB_STATE_ENCODING" if age < whole / 2 else "JOB_STATE_SCANNING",
             "progress": int(99 * age / whole),
         }
+    if video.failure is not None:
+        return {**told, "state": "JOB_STATE_FAILED", "failureCode": video.failure, "error": "the video was not processed"}
     if age < whole * 1.2:
         return {**told, "state": "JOB_STATE_COMPLETED", "progress": 100}
     return {**told, "state": "JOB_STATE_COMPLETED", "progress": 100, "blob": blob(video), "message": "Video processed"}
