@@ -22,6 +22,8 @@ from phantoms_dagster.providers.redaction import redact
 DEAD = frozenset({"invalid_grant"})
 # The app itself is not accepted. The grant may be fine.
 _APP = frozenset({"invalid_client", "unauthorized_client", "invalid_client_key", "client_key_invalid"})
+# Trouble of the server, which may come with a status below 500 (RFC 6749; google-auth asks again after these three).
+_TROUBLE = frozenset({"server_error", "temporarily_unavailable", "internal_failure"})
 # A token endpoint answers within a second or two. The lease of a refresh is longer than this.
 TOTAL_SECONDS = 20.0
 VERIFIER_BYTES = 48  # 64 characters of base64url; RFC 7636 allows 43 to 128
@@ -116,6 +118,9 @@ async def ask(
         raise Throttled(f"{platform.title}: too many calls of its token endpoint", retry_after=http.retry_after(response), **given)
     if response.status_code >= 500:
         raise http.server_error(response, provider=str(platform))
+    if error in _TROUBLE or response.status_code == 408:
+        wait = http.retry_after(response)
+        raise Transient(f"{platform.title} cannot give a token now ({error or response.status_code})", retry_after=wait, **given)
     if error in dead:
         raise GrantDead(f"{error}{f': {said}' if said else ''}", **given)
     if error in _APP:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from phantoms_dagster.domain.accounts import connect_command, fingerprint
-from phantoms_dagster.domain.errors import Disconnected, NotYet, PhantomsError, StoreAway, Transient
+from phantoms_dagster.domain.errors import Disconnected, NotYet, Permanent, PhantomsError, StoreAway, Transient
 from phantoms_dagster.domain.grants import Grant, GrantDead, OAuth, StoredGrant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock
@@ -146,8 +146,9 @@ class TokenRefresher:
             task.add_done_callback(lambda done: self._forget(key, done))
         try:
             return await self._result_of(task, platform, name)
-        except (NotYet, Transient) as error:
-            if needed:
+        except (NotYet, Transient, Permanent) as error:
+            # Only a grant that is proven dead makes a token useless that still has time left.
+            if needed or isinstance(error, Disconnected):
                 raise
             _log.warning("the token of %s account %s was not renewed early: %s", platform, name, error)
             return stored.access_token

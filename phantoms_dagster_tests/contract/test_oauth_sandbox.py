@@ -14,6 +14,7 @@ import httpx
 import pytest
 from aiohttp.test_utils import TestServer
 
+from phantoms_dagster.domain.errors import Transient
 from phantoms_dagster.domain.grants import Grant, GrantDead, OAuth, StoredGrant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.platforms.instagram.api import Graph
@@ -134,6 +135,20 @@ async def test_instagram_says_with_two_codes_that_a_token_is_dead(code: int) -> 
         server.sandbox.faults.append(Fault("instagram.refresh_token", status=400, body=body))
         with pytest.raises(GrantDead):
             await server.oauth.renew(stored(grant))
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, "internal_failure"), (403, "server_error"), (400, "temporarily_unavailable"), (408, "")]
+)
+async def test_trouble_of_a_token_endpoint_is_no_refusal(status: int, error: str) -> None:
+    """google-auth asks again after the same answers."""
+    async with serving("youtube") as server:
+        grant = stored(await server.connect())
+        body = json.dumps({"error": error} if error else {})
+        server.sandbox.faults.append(Fault("google.token", "status", status=status, body=body, times=1))
+        with pytest.raises(Transient):
+            await server.oauth.renew(grant)
+        assert (await server.oauth.renew(grant)).access_token
 
 
 @pytest.mark.parametrize("name", ["youtube", "tiktok"])

@@ -394,6 +394,33 @@ async def test_a_finished_video_whose_session_is_gone_is_found_by_its_file_name(
         assert w.sandbox.calls["youtube.open"] == 1
 
 
+@pytest.mark.parametrize("name", ["unknown", "videoplayback"])
+async def test_a_finished_video_is_found_even_if_youtube_does_not_take_our_file_name(tmp_path: Path, name: str) -> None:
+    async with world() as w:
+        w.sandbox.config["youtube.file_name"] = name
+        w.fault("youtube.upload", "drop_after", after=2)
+        job, journal = make_job(tmp_path), FakeJournal(clock=w.clock)
+        with pytest.raises(Unknown):
+            await publish(w.publisher, job, journal)
+        w.forget_sessions()
+        await publish_until_done(w, job, journal)
+        assert_posted_once(w, job)
+
+
+async def test_a_video_whose_processing_does_not_end_is_reported_to_a_person_after_a_day(tmp_path: Path) -> None:
+    async with world(max_wait=10) as w:
+        w.sandbox.config["youtube.processing_seconds"] = 30 * 3_600
+        job, journal = make_job(tmp_path), FakeJournal(clock=w.clock)
+        with pytest.raises(NotYet):
+            await publish(w.publisher, job, journal)
+        w.sandbox.advance(25 * 3_600)
+        with pytest.raises(Rejected, match="has not finished processing"):
+            await publish(w.publisher, job, journal)
+        w.sandbox.advance(6 * 3_600)  # it went on, and a person replays the post
+        await publish(w.publisher, job, journal)
+        assert_posted_once(w, job)
+
+
 async def test_a_lost_video_that_youtube_still_processes_is_waited_for(tmp_path: Path) -> None:
     async with world(max_wait=10) as w:
         w.sandbox.config["youtube.processing_seconds"] = 2_000  # past the ten minutes after which absence is believed

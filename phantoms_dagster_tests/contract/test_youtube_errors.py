@@ -136,6 +136,9 @@ def test_titles_and_descriptions_keep_to_youtubes_limits() -> None:
         ("attempt-1.mp4", None, "another", True),
         ("attempt-2.mp4", "same", "same", False),
         ("unknown", "same", "same", True),
+        ("A video of 2026.mp4", "same", "same", True),  # where the name comes from is not documented
+        ("video.mp4", "1", "same", False),
+        ("upload", None, "same", None),
         (None, "same", "same", True),
         (None, "1", "same", False),
         (None, "same", "another", False),

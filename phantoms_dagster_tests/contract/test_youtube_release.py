@@ -129,7 +129,28 @@ async def test_a_process_that_comes_back_after_the_time_makes_the_video_public_i
     assert [entry["privacy"] for entry in slot.world.entries("post")] == ["public"]
 
 
-async def test_a_time_that_is_over_on_youtubes_clock_is_waited_for_on_ours(slot: Slot) -> None:
+async def test_a_time_that_is_over_on_youtubes_clock_publishes_at_once(slot: Slot) -> None:
+    """YouTube's clock is an hour ahead of ours."""
+    slot.world.clock.offset = -3_600.0
+    slot.time = slot.world.clock.now() + timedelta(minutes=15)
+    journal = FakeJournal(clock=slot.world.clock)
+    await publish(slot.world.publisher, slot.job, journal)
+    assert [entry["privacy"] for entry in slot.world.entries("post")] == ["public"]
+    assert journal.record.state is PostState.CONFIRMED
+
+
+async def test_a_schedule_that_youtube_answers_without_its_time_is_not_taken_for_a_locked_video(slot: Slot) -> None:
+    """How soon a video with a time in the past reads back as public is not documented."""
+    body = '{"kind":"youtube#video","id":"x","status":{"privacyStatus":"private"}}'
+    slot.world.fault("youtube.update", "status", status=200, body=body)
+    journal = FakeJournal(clock=slot.world.clock)
+    with pytest.raises(NotYet):
+        await publish(slot.world.publisher, slot.job, journal)
+    await slot.until_published(journal)
+    assert len(slot.world.entries("post")) == 1
+
+
+async def test_a_time_that_youtube_refuses_is_waited_for_on_our_clock(slot: Slot) -> None:
     body = '{"error":{"code":400,"message":"no","errors":[{"reason":"invalidPublishAt"}]}}'
     slot.world.fault("youtube.update", "status", status=400, body=body)
     journal = FakeJournal(clock=slot.world.clock)

@@ -335,6 +335,24 @@ async def test_a_scheduled_video_goes_public_when_its_time_has_come() -> None:
         assert [e["kind"] for e in s.sandbox.ledger] == ["youtube.video", "post"]
 
 
+async def test_a_time_in_the_past_publishes_at_once_and_none_is_taken_after_that() -> None:
+    async with site() as s:
+        past = {"privacyStatus": "private", "publishAt": "2020-01-01T00:00:00Z"}
+        video_id = await s.upload(status=past)
+        listing = f"/youtube/v3/videos?part=status&id={video_id}"
+        status = (await s.client.get(listing)).json()["items"][0]["status"]
+        assert (status["privacyStatus"], "publishAt" in status) == ("public", False)
+        again = await s.client.put("/youtube/v3/videos?part=status", json={"id": video_id, "status": past})
+        assert reason(again) == (400, "invalidPublishAt")
+
+
+async def test_an_account_without_a_channel_is_told_to_sign_up() -> None:
+    async with site() as s:
+        s.sandbox.config["youtube.without_channel"] = ["main"]
+        assert reason(await s.open()) == (401, "youtubeSignupRequired")
+        assert "items" not in (await s.client.get("/youtube/v3/channels?part=status&mine=true")).json()
+
+
 async def test_private_videos_and_file_details_are_for_the_owner() -> None:
     async with site() as s:
         other = {"Authorization": "Bearer sandbox-other"}

@@ -126,8 +126,17 @@ def test_a_post_is_checked_once_a_day_before_and_once_an_hour_before(checks: Che
     assert shown[f"{soon} youtube"]["file and words"]["verdict"] == "ok"
     assert shown["instagram:instagram-account"]["quota"]["found"] == "0 of 100 posts of 24 hours are used"
     assert shown["youtube:youtube-account"]["daily limit"]["found"] == "0 of 100 posts of this day are used"
-    assert {check["verdict"] for check in shown["youtube:youtube-account"].values()} == {"ok", "note"}
+    assert {check["verdict"] for check in shown["youtube:youtube-account"].values()} == {"ok"}
     assert checks.attention() == []
+
+
+def test_an_account_without_a_channel_is_said_before_its_slot_is_missed(checks: Checks) -> None:
+    checks.video(due=timedelta(minutes=40))
+    checks.sandbox.configure({"youtube.without_channel": ["youtube-account"]})
+    checks.run()
+    token = checks.shown()["youtube:youtube-account"]["token"]
+    assert token["verdict"] == "wrong"
+    assert "has no channel: create one" in token["found"]
 
 
 def test_a_booked_post_is_checked_before_the_time_of_its_booking(checks: Checks) -> None:

@@ -172,6 +172,7 @@ GARBLED: dict[str, Callable[[], web.Response]] = {
     "empty refresh token": lambda: web.json_response({"access_token": "act.x", "expires_in": 5, "refresh_token": ""}),
     "error with status 200": lambda: web.json_response({"error": "internal_error", "log_id": "1"}),
     "another owner": lambda: web.json_response({"access_token": "act.x", "expires_in": 5, "open_id": "open-2"}),
+    "server error with status 400": lambda: web.json_response({"error": "internal_failure"}, status=400),
     "wrong app": lambda: web.json_response({"error": "invalid_client"}, status=401),
 }
 
@@ -190,9 +191,10 @@ async def test_a_failed_empty_or_garbled_answer_never_replaces_a_token(fleet: Fl
     assert [call["refresh_token"] for call in fleet.server.calls] == ["rft.old", "rft.old"]
 
 
-async def test_a_failed_early_refresh_leaves_the_token_that_still_works_in_use(fleet: Fleet) -> None:
+@pytest.mark.parametrize("failure", ["500", "wrong app", "server error with status 400"])
+async def test_a_failed_early_refresh_leaves_the_token_that_still_works_in_use(fleet: Fleet, failure: str) -> None:
     fleet.server.rotates = False
-    fleet.server.answers.append(lambda: web.Response(status=503))
+    fleet.server.answers.append(GARBLED[failure])
     fleet.age(0.9)
     async with fleet.process() as process:
         assert await process.token(TIKTOK, "reef") == "act.old"

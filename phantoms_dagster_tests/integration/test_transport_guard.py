@@ -412,6 +412,13 @@ async def test_limits_made_from_a_url_guard_calls_and_close_cleanly(redis_url: s
         ),
         ("youtube", "PUT", "https://youtube.googleapis.com/youtube/v3/videos", CallScope("youtube", pool="youtube_api", cost=50)),
         ("youtube", "GET", "https://youtube.googleapis.com/youtube/v3/videos?id=1", CallScope("youtube", pool="youtube_api")),
+        ("youtube", "POST", "https://oauth2.googleapis.com/token", CallScope("youtube", pool="youtube_oauth")),
+        (
+            "youtube",
+            "POST",
+            "https://www.googleapis.com/oauth2/v2/tokeninfo?access_token=1",
+            CallScope("youtube", pool="youtube_oauth"),
+        ),
         (
             "youtube",
             "GET",

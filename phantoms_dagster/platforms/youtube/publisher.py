@@ -46,7 +46,7 @@ from phantoms_dagster.platforms.youtube.api import (
     session_answer,
     text,
 )
-from phantoms_dagster.platforms.youtube.release import RELEASE_LATE, locked, not_released, scheduled_for, waits
+from phantoms_dagster.platforms.youtube.release import RELEASE_LATE, STUCK, locked, not_released, scheduled_for, stuck, waits
 from phantoms_dagster.platforms.youtube.search import find_upload
 from phantoms_dagster.platforms.youtube.words import file_name, fit_description, fit_title, notifies, status_part
 from phantoms_dagster.providers.http import evidence, file_body, objects
@@ -255,6 +255,9 @@ class YouTubePost:
             return NotPublished(f"YouTube refused the time: {error}", then="commit", error=waits(video_id, at, self._clock.now()))
         if (scheduled := scheduled_for(answer)) is not None:
             raise waits(video_id, scheduled, self._clock.now())
+        if at is not None and _privacy(answer) == "private":
+            # On YouTube's clock the time is over, and it is not documented how soon YouTube then shows the video as public.
+            raise waits(video_id, at, self._clock.now())
         if _privacy(answer) != job.privacy:
             raise locked(video_id, job.privacy, _privacy(answer))
         deadline = self._clock.now() + timedelta(seconds=self._at.max_wait)
@@ -340,8 +343,10 @@ class YouTubePost:
                 status = part(video, "status")
                 if text(status, "uploadStatus") == "processed":
                     return video
-                if (ended := _end(status, video_id)) is not None:
+                if (ended := _end(video, video_id)) is not None:
                     return Withheld(ended)
+                if self._clock.now() - uploaded > STUCK:
+                    return Withheld(stuck(video_id))
             elif self._clock.now() - uploaded > self._at.absence:
                 return Withheld(Rejected(f"video {video_id} no longer exists on YouTube", provider=PROVIDER, code="videoGone"))
             if self._clock.now() + timedelta(seconds=pause()) > deadline:
@@ -381,11 +386,12 @@ def _privacy(video: JsonObject) -> str | None:
     return text(part(video, "status"), "privacyStatus")
 
 
-def _end(status: JsonObject, video_id: str) -> ProviderError | None:
+def _end(video: JsonObject, video_id: str) -> ProviderError | None:
     """Why YouTube will never show the video: Permanent for an unreadable file, Rejected for policy or deletion. None if it may."""
+    status, processing = part(video, "status"), part(video, "processingDetails")
     state = text(status, "uploadStatus")
-    if state == "failed":
-        reason = text(status, "failureReason") or "failed"
+    if state == "failed" or text(processing, "processingStatus") == "failed":
+        reason = text(status, "failureReason") or text(processing, "processingFailureReason") or "failed"
         return Permanent(f"YouTube cannot process the file of video {video_id}: {reason}", provider=PROVIDER, code=reason)
     if state in ("rejected", "deleted"):
         reason = text(status, "rejectionReason") or state

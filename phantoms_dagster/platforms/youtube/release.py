@@ -1,4 +1,4 @@
-"""Videos that YouTube makes public by its own clock (`publishAt`), and videos that stay private although they should not."""
+"""Videos that YouTube makes public by its own clock (`publishAt`), and videos that do not become public although they should."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from phantoms_dagster.platforms.youtube.api import PROVIDER, part, text
 
 LOOK_AFTER = timedelta(seconds=30)  # between YouTube's time and our look at the video
 RELEASE_LATE = timedelta(minutes=30)  # then a person must find out why YouTube did not make it public
+STUCK = timedelta(days=1)  # the longest processing that is waited for without telling a person
 
 
 def scheduled_for(video: JsonObject) -> datetime | None:
@@ -32,6 +33,15 @@ def not_released(video_id: str, at: datetime) -> Rejected:
         "it public there, then replay; the video is not uploaded again"
     )
     return Rejected(message, provider=PROVIDER, code="notReleased")
+
+
+def stuck(video_id: str) -> Rejected:
+    """The error for a video that YouTube has been processing for more than a day."""
+    message = (
+        f"YouTube has not finished processing video {video_id} in a day. Check it in YouTube Studio, then replay; the video is not "
+        "uploaded again"
+    )
+    return Rejected(message, provider=PROVIDER, code="processingStuck")
 
 
 def locked(video_id: str, wanted: str, shown: str | None) -> Rejected:

@@ -75,7 +75,7 @@ PLATFORM = PlatformSpec(
     },
     routes=(
         Route("POST", r"/upload/youtube/v3/videos", "publish_youtube"),
-        Route("POST", r"/(token|revoke)$", "youtube_oauth"),
+        Route("POST", r"/(token|revoke|tokeninfo)$", "youtube_oauth"),
         # determine_quota_cost: a write costs 50 units, a read 1; captions cost more.
         Route("POST", r"/upload/youtube/v3/captions", "youtube_extras", 400, "youtube_extras"),
         Route("POST", r"/upload/youtube/v3/thumbnails", "youtube_extras", 50, "youtube_extras"),

@@ -8,7 +8,7 @@ from phantoms_dagster.domain.errors import Permanent, ProviderError
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.youtube.api import MAX_IDS, PROVIDER, YouTubeCalls, moment, part, text
-from phantoms_dagster.platforms.youtube.words import file_name, fit_title
+from phantoms_dagster.platforms.youtube.words import file_name, fit_title, is_file_name
 from phantoms_dagster.providers.http import objects
 
 MAX_PAGES = 10
@@ -58,13 +58,14 @@ async def _uploads_since(calls: YouTubeCalls, account: str, since: datetime) -> 
 def is_ours(video: JsonObject, job: PublishJob) -> bool | None:
     """Whether an uploaded video belongs to this job. None: YouTube does not report its file yet.
 
-    It is not documented that YouTube takes the file name from the Slug header. Without a name, title and size decide.
+    It is not documented that YouTube takes the file name from the Slug header. If the name is not one of ours, title and size
+    decide.
     """
     details = part(video, "fileDetails")
     name, size = text(details, "fileName"), text(details, "fileSize")
     if name == file_name(job):
         return True
     title = text(part(video, "snippet"), "title") or ""
-    if name not in (None, "unknown") or title.strip() != fit_title(job.title):
+    if is_file_name(name or "") or title.strip() != fit_title(job.title):
         return False
     return None if size is None else size == str(job.size)

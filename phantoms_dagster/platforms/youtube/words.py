@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from phantoms_dagster.domain.phrases import shortened
@@ -52,6 +53,11 @@ def notifies(job: PublishJob) -> str:
     """Whether YouTube tells subscribers about the video, as a query parameter. Only the insert takes it, no update."""
     terms = job.terms if isinstance(job.terms, YouTubeTerms) else YouTubeTerms()
     return "true" if terms.notify_subscribers else "false"
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file name has the form of those that `file_name` makes."""
+    return re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+\.mp4", name) is not None
 
 
 def file_name(job: PublishJob) -> str:

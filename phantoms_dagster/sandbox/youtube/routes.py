@@ -8,8 +8,10 @@ week), `youtube.locked_private` (False: uploads stay private despite the request
 2026-11-01), `youtube.rejection_reason` (none: for videos uploaded from now on), `youtube.region_restrictions` ({}: a
 regionRestriction by the id of its video), `youtube.rejected_videos` ({}: a rejectionReason by the id of a video that is rejected
 after its publication), `youtube.hidden_counters` (none: names such as likeCount), `youtube.custom_thumbnails` (true: accounts may
-set thumbnails), `youtube.late_release_seconds` (0: how late a video with a `publishAt` becomes public). The ledger gets
-`youtube.video` when an upload's last byte is accepted and `post` when a video first is public or unlisted.
+set thumbnails), `youtube.late_release_seconds` (0: how late a video with a `publishAt` becomes public), `youtube.without_channel`
+([]: accounts), `youtube.file_name` (none: the `fileDetails.fileName` of all videos instead of their Slug, because it is not
+documented where the name comes from). The ledger gets `youtube.video` when an upload's last byte is accepted and `post` when a
+video first is public or unlisted.
 """
 
 from __future__ import annotations
@@ -85,12 +87,14 @@ class YouTube:
         if request.query.get("uploadType") not in ("resumable", "multipart"):
             raise YouTubeApiError(400, "badRequest", "uploadType must be resumable or multipart.", domain="global")
         parts = parts_of(request, allowed=VIDEO_PARTS)
+        if account in self.sandbox.setting("youtube.without_channel", []):
+            raise YouTubeApiError(401, "youtubeSignupRequired", "Unauthorized")
         # It is not documented whether YouTube charges for a session that is never finished. The stand-in does.
         self.quota.charge(self.sandbox, inserts=1)
         self._refuse_beyond_upload_limit(account)
 
         def check(body: dict[str, Any]) -> dict[str, Any]:
-            return video_body(body, parts, sandbox=self.sandbox, update=False)
+            return video_body(body, parts, update=False)
 
         types = ("video/", "application/octet-stream")
         return await self.sessions.begin(request, account, parts, "video", check=check, most=MAX_FILE_BYTES, types=types)
@@ -206,12 +210,15 @@ class YouTube:
         account = known(account_of(request, needs=WRITES))
         self.quota.charge(self.sandbox, units=50)
         parts = parts_of(request, allowed=VIDEO_PARTS)
-        body = video_body(json_body(await request.read()), parts, sandbox=self.sandbox, update=True)
+        body = video_body(json_body(await request.read()), parts, update=True)
         video = self.videos.get(str(body.get("id", "")))
         if video is None:
             raise YouTubeApiError(404, "videoNotFound", "The video that you are trying to update cannot be found.")
         if video.account != account:
             raise YouTubeApiError(403, "forbidden", "The request is not authorized to change this video.")
+        if "publishAt" in body.get("status", {}) and video.published_at is not None:
+            message = "A video that has been public cannot be scheduled."
+            raise YouTubeApiError(400, "invalidPublishAt", message)
         if "snippet" in parts:
             video.snippet = dict(body["snippet"])
         if "status" in parts:
@@ -258,7 +265,12 @@ class YouTube:
         shown: dict[str, dict[str, Any]] = {
             "snippet": {"title": account, "description": "", "publishedAt": timestamp(0)},
             "contentDetails": {"relatedPlaylists": {"likes": "", "uploads": uploads_id(account)}},
+            "status": {"privacyStatus": "public", "isLinked": True, "longUploadsStatus": "eligible", "madeForKids": False},
         }
+        if account in self.sandbox.setting("youtube.without_channel", []):
+            kind = "youtube#channelListResponse"  # an answer without `items`
+            empty = {"kind": kind, "etag": short_hash(kind, length=27), "pageInfo": {"totalResults": 0, "resultsPerPage": 5}}
+            return web.json_response(empty)
         identity = {"kind": "youtube#channel", "etag": short_hash(account, length=27), "id": channel_id(account)}
         return _listing("youtube#channelListResponse", [{**identity, **{p: shown[p] for p in parts if p in shown}}])
 

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -176,7 +176,7 @@ def json_body(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def video_body(body: dict[str, Any], parts: tuple[str, ...], *, sandbox: Sandbox, update: bool) -> dict[str, Any]:
+def video_body(body: dict[str, Any], parts: tuple[str, ...], *, update: bool) -> dict[str, Any]:
     """The checked writable fields of the video resource in a request's body. Raises YouTubeApiError 400."""
     found: dict[str, Any] = {name: body[name] for name in ("id",) if name in body}
     for part, content in body.items():
@@ -191,7 +191,7 @@ def video_body(body: dict[str, Any], parts: tuple[str, ...], *, sandbox: Sandbox
     if "snippet" in parts:
         _check_snippet(found.get("snippet", {}), update=update)
     if "status" in parts:
-        _check_status(found.get("status", {}), now=sandbox.now())
+        _check_status(found.get("status", {}))
     return found
 
 
@@ -224,7 +224,7 @@ def _check_snippet(snippet: dict[str, Any], *, update: bool) -> None:
         raise YouTubeApiError(400, "invalidCategoryId", "The snippet.categoryId property specifies an invalid category ID.")
 
 
-def _check_status(status: dict[str, Any], *, now: float) -> None:
+def _check_status(status: dict[str, Any]) -> None:
     privacy = status.get("privacyStatus", "public")
     if privacy not in PRIVACIES or status.get("license", "youtube") not in ("youtube", "creativeCommon"):
         raise YouTubeApiError(400, "invalidVideoMetadata", "The request metadata is invalid.")
@@ -234,5 +234,5 @@ def _check_status(status: dict[str, Any], *, now: float) -> None:
         when = datetime.fromisoformat(at)
     except ValueError:
         when = None
-    if when is None or when.tzinfo is None or privacy != "private" or when < datetime.fromtimestamp(now, UTC):
+    if when is None or when.tzinfo is None or privacy != "private":  # a time in the past publishes at once
         raise YouTubeApiError(400, "invalidPublishAt", "The request metadata specifies an invalid scheduled publishing time.")

@@ -98,7 +98,7 @@ class YouTubeVideo:
             "status": lambda now: {**self._status(now), **self._rejected(sandbox)},
             "contentDetails": lambda now: {**(self._content_details(now) or {}), **self._blocked(sandbox)},
             "processingDetails": self._processing_details,
-            "fileDetails": self._file_details,
+            "fileDetails": lambda now: self._file_details(now, sandbox),
             "statistics": lambda _: self.statistics(sandbox),
             "paidProductPlacementDetails": lambda _: {"hasPaidProductPlacement": False, **(self.paid or {})},
         }
@@ -181,12 +181,13 @@ class YouTubeVideo:
         }
         return answer | ({"processingFailureReason": "transcodeFailed"} if answer["processingStatus"] == "failed" else {})
 
-    def _file_details(self, now: float) -> dict[str, Any] | None:
+    def _file_details(self, now: float, sandbox: Sandbox) -> dict[str, Any] | None:
         """The file's details; None until the file was processed, as on YouTube."""
         if now < self.processed_at:
             return None
         length = {} if self.seconds is None else {"durationMs": str(round(self.seconds * 1_000))}
-        return {"fileName": self.file_name, "fileSize": str(self.size), "fileType": "video", **length}
+        name = sandbox.setting("youtube.file_name", None) or self.file_name
+        return {"fileName": name, "fileSize": str(self.size), "fileType": "video", **length}
 
     def statistics(self, sandbox: Sandbox) -> dict[str, str]:
         """The present counters as strings, without hidden ones."""
