@@ -379,6 +379,7 @@ async def test_a_session_lost_before_its_last_byte_is_opened_again_at_once(tmp_p
 
 async def test_a_finished_video_whose_session_is_gone_is_found_by_its_file_name(tmp_path: Path) -> None:
     async with world() as w:
+        w.sandbox.config["youtube.file_name"] = "slug"
         other = make_job(tmp_path, marker="attempt-0")  # same title, same bytes, another post
         await publish(w.publisher, other, FakeJournal())
         w.sandbox.calls.clear()
@@ -421,6 +422,15 @@ async def test_a_video_whose_processing_does_not_end_is_reported_to_a_person_aft
         assert_posted_once(w, job)
 
 
+async def test_a_video_whose_processing_failed_is_not_waited_for_although_it_reads_as_uploaded(tmp_path: Path) -> None:
+    failed = {"processingStatus": "failed", "processingFailureReason": "transcodeFailed"}
+    video = {"id": "x", "status": {"uploadStatus": "uploaded", "privacyStatus": "private"}, "processingDetails": failed}
+    async with world() as w:
+        w.fault("youtube.list", "status", status=200, body=json.dumps({"items": [video]}))
+        with pytest.raises(Permanent, match="transcodeFailed"):
+            await publish(w.publisher, make_job(tmp_path), FakeJournal(clock=w.clock))
+
+
 async def test_a_lost_video_that_youtube_still_processes_is_waited_for(tmp_path: Path) -> None:
     async with world(max_wait=10) as w:
         w.sandbox.config["youtube.processing_seconds"] = 2_000  # past the ten minutes after which absence is believed
@@ -440,7 +450,7 @@ async def test_a_video_that_was_never_made_is_uploaded_again_only_after_ten_minu
 ) -> None:
     async with world() as w:
         for n in range(earlier_uploads):
-            await publish(w.publisher, make_job(tmp_path, marker=f"other-{n}"), FakeJournal())
+            await publish(w.publisher, make_job(tmp_path, marker=f"other-{n}", title="Another"), FakeJournal())
         w.fault("youtube.upload", "drop_before", after=2)
         w.sandbox.calls.clear()
         job, journal = make_job(tmp_path), FakeJournal()

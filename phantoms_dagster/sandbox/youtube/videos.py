@@ -186,8 +186,8 @@ class YouTubeVideo:
         if now < self.processed_at:
             return None
         length = {} if self.seconds is None else {"durationMs": str(round(self.seconds * 1_000))}
-        name = sandbox.setting("youtube.file_name", None) or self.file_name
-        return {"fileName": name, "fileSize": str(self.size), "fileType": "video", **length}
+        name = sandbox.setting("youtube.file_name", "unknown")
+        return {"fileName": self.file_name if name == "slug" else name, "fileSize": str(self.size), "fileType": "video", **length}
 
     def statistics(self, sandbox: Sandbox) -> dict[str, str]:
         """The present counters as strings, without hidden ones."""
