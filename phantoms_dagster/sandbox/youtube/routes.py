@@ -10,8 +10,8 @@ regionRestriction by the id of its video), `youtube.rejected_videos` ({}: a reje
 after its publication), `youtube.hidden_counters` (none: names such as likeCount), `youtube.custom_thumbnails` (true: accounts may
 set thumbnails), `youtube.late_release_seconds` (0: how late a video with a `publishAt` becomes public), `youtube.without_channel`
 ([]: accounts), `youtube.file_name` (unknown: the `fileDetails.fileName` of all videos, because it is not documented that YouTube
-takes the name from the Slug header; `slug`: it does). The ledger gets `youtube.video` when an upload's last byte is accepted and `post` when a
-video first is public or unlisted.
+takes the name from the Slug header; `slug`: it does). The ledger gets `youtube.video` when an upload's last byte is accepted and
+`post` when a video first is public or unlisted.
 """
 
 from __future__ import annotations
