@@ -136,6 +136,8 @@ async def test_a_deleted_video_is_gone_and_another_accounts_video_cannot_be_dele
 
 @pytest.mark.parametrize("resumable", [False, True])
 async def test_a_thumbnail_is_set_as_often_as_one_likes(google: Google, resumable: bool) -> None:
+    google.sandbox.config["youtube.processing_seconds"] = 0
+
     def work(service: Any) -> tuple[Any, ...]:
         video_id = insert(service)["id"]
 
@@ -157,6 +159,8 @@ async def test_a_thumbnail_is_set_as_often_as_one_likes(google: Google, resumabl
 
 @pytest.mark.parametrize("resumable", [False, True])
 async def test_a_caption_track_is_inserted_once_and_listed(google: Google, resumable: bool) -> None:
+    google.sandbox.config["youtube.caption_seconds"] = 0
+
     def work(service: Any) -> tuple[Any, ...]:
         video_id = insert(service)["id"]
 

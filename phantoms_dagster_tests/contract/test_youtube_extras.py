@@ -60,6 +60,7 @@ async def posted(tmp_path: Path) -> AsyncIterator[Posted]:
     async with world() as w:
         post = await publish(w.publisher, make_job(tmp_path), FakeJournal())
         w.sandbox.state["youtube"].quota.used.clear()
+        w.sandbox.config["youtube.caption_seconds"] = 0
         w.transport.requests.clear()
         yield Posted(w, post, tmp_path)
 
@@ -126,6 +127,23 @@ async def test_a_track_that_youtube_cannot_read_is_said(posted: Posted) -> None:
     with pytest.raises(Permanent, match="unknownFormat"):
         await posted.adder().add(posted.captions(again=True))
     assert len(posted.tracks) == 1
+
+
+@pytest.mark.parametrize(("subtitles", "outcome"), [(SRT, "added"), ("no subtitles", "refused")])
+async def test_a_track_that_youtube_still_prepares_counts_as_added_only_when_it_is_served(
+    posted: Posted, subtitles: str, outcome: str
+) -> None:
+    posted.world.sandbox.config["youtube.caption_seconds"] = 30
+    with pytest.raises(Transient, match="still prepares it"):
+        await posted.adder().add(posted.captions(subtitles=subtitles))
+    posted.world.sandbox.advance(60)
+    again = posted.adder().add(posted.captions(subtitles=subtitles, again=True))
+    if outcome == "added":
+        assert await again == "track attempt-1 in en"
+    else:
+        with pytest.raises(Permanent, match="unknownFormat"):
+            await again
+    assert posted.units == 400 + 50
 
 
 async def test_the_quota_of_the_day_is_waited_for(posted: Posted) -> None:

@@ -353,6 +353,17 @@ async def test_an_account_without_a_channel_is_told_to_sign_up() -> None:
         assert "items" not in (await s.client.get("/youtube/v3/channels?part=status&mine=true")).json()
 
 
+async def test_a_thumbnail_is_taken_only_after_the_processing() -> None:
+    async with site() as s:
+        s.sandbox.config["youtube.processing_seconds"] = 60
+        video_id = await s.upload()
+        url = f"/upload/youtube/v3/thumbnails/set?uploadType=media&videoId={video_id}"
+        jpeg = {"content": b"\xff\xd8\xff" + bytes(100), "headers": {"Content-Type": "image/jpeg"}}
+        assert reason(await s.client.post(url, **jpeg)) == (403, "forbidden")  # type: ignore[arg-type]
+        s.sandbox.advance(61)
+        assert (await s.client.post(url, **jpeg)).status_code == 200  # type: ignore[arg-type]
+
+
 async def test_private_videos_and_file_details_are_for_the_owner() -> None:
     async with site() as s:
         other = {"Authorization": "Bearer sandbox-other"}

@@ -100,6 +100,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
 @pytest.fixture
 async def extras(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> AsyncIterator[Extras]:
     async with open_studio(world, tmp_path) as opened:
+        opened.sandbox.config["youtube.caption_seconds"] = 0
         monkeypatch.setenv("PHANTOMS_HOME", str(tmp_path))
         monkeypatch.setenv("PHANTOMS_DATABASE_URL", world.url)
         monkeypatch.setenv("PHANTOMS_REDIS_URL", redis_url)
@@ -233,7 +234,7 @@ async def test_the_due_extras_are_found_through_their_index(extras: Extras) -> N
 @pytest.fixture
 def services(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Services]:
     with sandbox_thread(tmp_path) as running:
-        running.sandbox.config["youtube.processing_seconds"] = 0
+        running.sandbox.config |= {"youtube.processing_seconds": 0, "youtube.caption_seconds": 0}
         made = Services(
             Settings(
                 paths={"home": tmp_path},

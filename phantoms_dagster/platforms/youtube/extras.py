@@ -1,8 +1,9 @@
 """Adds a caption track and a thumbnail to a published video.
 
 A track has the name of its post's marker, and YouTube takes a name only once for a video and a language (409 captionExists). So a
-track that is there already is adopted, even if its answer was lost. After a lost answer the tracks are listed first, because a list
-costs 50 units and an insert 400. A thumbnail replaces the one before, so it may be set any number of times.
+track that is there already is adopted, even if its answer was lost. After a lost answer, or while YouTube prepares the track, the
+tracks are listed first, because a list costs 50 units and an insert 400. A thumbnail replaces the one before, so it may be set any
+number of times.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import uuid
 
 import httpx
 
-from phantoms_dagster.domain.errors import Permanent
+from phantoms_dagster.domain.errors import Permanent, Transient
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, ExtraJob, Tokens
 from phantoms_dagster.platforms.youtube.api import PROVIDER, YouTubeCalls, accepted, part, text
@@ -103,7 +104,9 @@ class YouTubeExtras:
 
 
 def _said(status: str | None, reason: str | None, extra: ExtraJob) -> str:
-    """What YouTube says about the track. Raises Permanent if it cannot use the track."""
+    """What YouTube says about the track. Raises Permanent if it cannot use the track, Transient while it does not know that yet."""
+    if status == "syncing":
+        raise Transient("YouTube has the caption track and still prepares it", provider=PROVIDER, code="syncing")
     if status == "failed":
         raise Permanent(f"YouTube cannot use the caption track: {reason}", provider=PROVIDER, code=reason)
     return f"track {extra.marker} in {extra.language}"

@@ -1,5 +1,6 @@
 """A video's caption tracks and thumbnail in the YouTube stand-in. `uploads` receives the files.
 
+Setting: `youtube.caption_seconds` (30: how long a new track is `syncing`).
 The ledger gets `youtube.caption` and `youtube.thumbnail` when their last byte is accepted.
 """
 
@@ -33,8 +34,9 @@ class Caption:
     readable: bool
     at: float
 
-    def resource(self, parts: tuple[str, ...]) -> dict[str, Any]:
-        """The track in the API's format."""
+    def resource(self, parts: tuple[str, ...], *, ready: bool) -> dict[str, Any]:
+        """The track in the API's format. `ready`: it was prepared."""
+        said = {"status": "serving"} if self.readable else {"status": "failed", "failureReason": "unknownFormat"}
         snippet = {
             "videoId": self.video_id,
             "lastUpdated": timestamp(self.at),
@@ -47,8 +49,7 @@ class Caption:
             "isEasyReader": False,
             "isDraft": self.draft,
             "isAutoSynced": False,
-            "status": "serving" if self.readable else "failed",
-            **({} if self.readable else {"failureReason": "unknownFormat"}),
+            **(said if ready else {"status": "syncing"}),
         }
         identity = {"kind": "youtube#caption", "etag": short_hash(self.id, length=27), "id": self.id}
         return {**identity, **({"snippet": snippet} if "snippet" in parts else {})}
@@ -63,7 +64,7 @@ class Extras:
         self._quota, self._videos, self._sessions = quota, videos, sessions
         for caption in sandbox.kept("youtube.caption", Caption):
             self.captions[caption.id] = caption
-        sessions.uses["caption"] = lambda s: (200, self._caption(s.account, s.body, bytes(s.head)).resource(s.parts))
+        sessions.uses["caption"] = lambda s: (200, self._shown(self._caption(s.account, s.body, bytes(s.head)), s.parts))
         sessions.uses["thumbnail"] = self._thumbnail
 
     @answers
@@ -96,6 +97,10 @@ class Extras:
         self.sandbox.record("youtube.caption", video=caption.video_id, language=caption.language, name=caption.name)
         return caption
 
+    def _shown(self, caption: Caption, parts: tuple[str, ...]) -> dict[str, Any]:
+        seconds = float(self.sandbox.setting("youtube.caption_seconds", 30.0))
+        return caption.resource(parts, ready=self.sandbox.now() - caption.at >= seconds)
+
     def _fresh(self, account: str, body: dict[str, Any]) -> dict[str, Any]:
         """The snippet of a new track. Raises YouTubeApiError if it may not be created."""
         snippet = body.get("snippet")
@@ -115,7 +120,7 @@ class Extras:
         self._quota.charge(self.sandbox, units=50)
         parts = parts_of(request, allowed=CAPTION_PARTS)
         video = self._mine(account, request.query.get("videoId", ""), "youtube.caption")
-        items = [c.resource(parts) for c in self.captions.values() if c.video_id == video.id]
+        items = [self._shown(c, parts) for c in self.captions.values() if c.video_id == video.id]
         kind = "youtube#captionListResponse"
         return web.json_response({"kind": kind, "etag": short_hash(kind, items, length=27), "items": items})
 
@@ -125,7 +130,8 @@ class Extras:
         account = known(account_of(request, needs=UPLOADS))
         self._quota.charge(self.sandbox, units=50)
         video = self._mine(account, request.query.get("videoId", ""), "youtube.thumbnail")
-        if not self.sandbox.setting("youtube.custom_thumbnails", True):
+        # A Short takes a thumbnail once it is processed. What an earlier one gets is not documented.
+        if self.sandbox.now() < video.processed_at or not self.sandbox.setting("youtube.custom_thumbnails", True):
             message = "The authenticated user doesn't have permissions to upload and set custom video thumbnails."
             raise YouTubeApiError(403, "forbidden", message, domain="youtube.thumbnail")
 
