@@ -64,6 +64,26 @@ async def test_a_session_whose_access_has_expired_is_renewed_without_the_passwor
     assert (sky.asked("session"), sky.asked("refresh"), len(sky.posts)) == (1, 1, 2)
 
 
+async def test_a_session_that_was_not_used_for_two_months_is_opened_again_with_the_password(sky: Bluesky, tmp_path: Path) -> None:
+    publisher = sky.publisher()
+    await publish(publisher, make_job(tmp_path), FakeJournal(clock=sky.clock))
+    sky.sandbox.advance(61 * 86_400)
+    await publish(publisher, make_job(tmp_path, marker="m-2"), FakeJournal(clock=sky.clock))
+    assert (sky.asked("session"), len(sky.posts)) == (2, 2)
+
+
+async def test_a_deleted_app_password_is_noticed_when_the_session_ends_and_a_new_one_works(sky: Bluesky, tmp_path: Path) -> None:
+    publisher, journal = sky.publisher(), FakeJournal(clock=sky.clock)
+    await publish(publisher, make_job(tmp_path), FakeJournal(clock=sky.clock))
+    sky.sandbox.config["bluesky.revoked"] = [ACCOUNT]
+    sky.sandbox.advance(7_300)
+    with pytest.raises(Disconnected, match="app password"):
+        await publish(publisher, make_job(tmp_path, marker="m-2"), journal)
+    sky.sandbox.config["bluesky.revoked"] = []
+    await publish(publisher, make_job(tmp_path, marker="m-2"), journal)
+    assert len(sky.posts) == 2
+
+
 async def test_a_server_that_no_longer_knows_the_session_is_not_a_refused_password(sky: Bluesky, tmp_path: Path) -> None:
     """A server that is moved or restored answers InvalidToken. The app password still opens a session."""
     publisher = sky.publisher()

@@ -11,7 +11,7 @@ import pytest
 from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Throttled, Transient, Unknown
 from phantoms_dagster.domain.ports import Metrics
 from phantoms_dagster.domain.values import JsonValue
-from phantoms_dagster.platforms.youtube.api import accepted, refusal, seconds_to_midnight
+from phantoms_dagster.platforms.youtube.api import Gone, accepted, refusal, seconds_to_midnight, session_answer
 from phantoms_dagster.platforms.youtube.metrics import YouTubeMetricsReader, metrics_in
 from phantoms_dagster.platforms.youtube.search import is_ours
 from phantoms_dagster.platforms.youtube.words import fit_description, fit_title
@@ -128,6 +128,12 @@ def test_titles_and_descriptions_keep_to_youtubes_limits() -> None:
     assert cut.endswith("wörter\u2026")
     assert 4_990 < len(fit_description("é" * 4_000).encode()) <= 5_000
     assert ">" not in fit_description("a -> b")
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_session_that_youtube_does_not_know_is_gone_in_both_spellings(status: int) -> None:
+    answer = session_answer(httpx.Response(status), datetime(2026, 11, 22, tzinfo=UTC), commits=False)
+    assert answer == Gone()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ upload gives 409.
 
 Settings: `bluesky.session_seconds` (7200), `bluesky.sessions_per_day` (300), `bluesky.points_per_hour` (5000),
 `bluesky.videos_per_day` (25), `bluesky.processing_seconds`, `bluesky.may_upload` (true), `bluesky.barred` ([]: accounts),
-`bluesky.failure` (none: the failureCode of jobs that are created from now on).
+`bluesky.failure` (none: the failureCode of jobs that are created from now on), `bluesky.revoked` ([]: accounts whose app password
+was deleted; a session then lives until its access token ends).
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class _Bluesky:
     async def create_session(self, request: web.Request) -> web.Response:
         body = await _body(request)
         identifier, password = str(body.get("identifier", "")), str(body.get("password", ""))
-        if not identifier or account_behind(password) != identifier:
+        if not identifier or account_behind(password) != identifier or identifier in self._setting("revoked", []):
             raise XrpcError("AuthenticationRequired", "Invalid identifier or password", 401)
         since = self.sandbox.now() - DAY
         recent = [s for s in self.state.sessions.values() if s.account == identifier and s.made_at > since]
@@ -87,7 +88,8 @@ class _Bluesky:
         old = next((s for s in self.state.sessions.values() if s.refresh == token), None)
         if old is None:
             raise XrpcError("InvalidToken", "Token could not be verified")
-        if old.replaced:
+        over = self.sandbox.now() - old.made_at >= REFRESH_SECONDS
+        if old.replaced or over or old.account in self._setting("revoked", []):
             raise XrpcError("ExpiredToken", "Token has been revoked")
         old.replaced = True
         self.sandbox.keep("bluesky_session", old.access, old)
