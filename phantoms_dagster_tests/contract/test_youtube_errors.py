@@ -67,6 +67,7 @@ def answer(status: int, reason: str | None, **headers: str) -> httpx.Response:
         (403, "forbiddenPrivacySetting", Permanent, None),
         (403, "forbiddenLicenseSetting", Permanent, None),
         (403, "authenticatedUserAccountSuspended", Barred, None),
+        (403, "accessNotConfigured", Barred, None),
         (404, "videoNotFound", Permanent, None),
         (418, "somethingNew", Permanent, None),
         (400, None, Permanent, None),

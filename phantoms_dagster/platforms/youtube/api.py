@@ -86,6 +86,9 @@ ERRORS: Mapping[tuple[int, str], RefusalMeaning] = MappingProxyType(
         (403, "forbiddenPrivacySetting"): _FORBIDDEN,
         (403, "forbiddenLicenseSetting"): _FORBIDDEN,
         (403, "authenticatedUser*"): _ACCOUNT,
+        (403, "accessNotConfigured"): RefusalMeaning(  # developers.google.com/youtube/v3/docs/core_errors
+            Barred, "enable the YouTube Data API v3 in the app's project, in the Google Cloud console"
+        ),
         (404, "videoNotFound"): RefusalMeaning(Permanent, "the video no longer exists on YouTube: a person must check"),
         (404, "playlistNotFound"): RefusalMeaning(Permanent, "the channel has no uploads yet"),
         (429, "*"): _PACE,  # rateLimitExceeded, userRateLimitExceeded, uploadRateLimitExceeded
