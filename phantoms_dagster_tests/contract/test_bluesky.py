@@ -168,6 +168,19 @@ async def test_a_video_that_is_not_processed_is_sent_again_only_if_its_file_may_
     assert (sky.asked("upload"), len(sky.posts)) == (uploads, uploads - 1)
 
 
+async def test_a_video_whose_processing_does_not_end_costs_attempts_and_so_reaches_a_person(sky: Bluesky, tmp_path: Path) -> None:
+    sky.sandbox.config["bluesky.processing_seconds"] = 4 * 3_600
+    job, journal = make_job(tmp_path), FakeJournal(clock=sky.clock)
+    with pytest.raises(NotYet):
+        await publish(sky.publisher(max_wait=1), job, journal)
+    sky.sandbox.advance(2 * 3_600)
+    with pytest.raises(Transient, match="has not processed the video in two hours"):
+        await publish(sky.publisher(max_wait=1), job, journal)
+    sky.sandbox.advance(3 * 3_600)
+    await publish(sky.publisher(), job, journal)
+    assert len(sky.posts) == 1
+
+
 async def test_a_post_that_waited_for_its_hours_is_dated_when_it_goes_out(sky: Bluesky, tmp_path: Path) -> None:
     allowed = iter([True, False])
 

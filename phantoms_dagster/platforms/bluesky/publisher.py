@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Transient, Unknown
 from phantoms_dagster.domain.ports import Clock, PublishJob
@@ -31,6 +31,7 @@ from phantoms_dagster.platforms.bluesky.video import BAD_FILE, COMPLETED, FAILED
 from phantoms_dagster.providers.polling import FIRST_PAUSE_SECONDS, Polling
 
 LONGEST_POLL = 15.0
+LONGEST_PROCESSING = timedelta(hours=2)  # then the video is uploaded again, which costs an attempt
 SITE = "https://bsky.app"
 
 
@@ -60,7 +61,8 @@ class BlueskyPublisher:
 class BlueskyPost:
     """The verbs for one post. See `domain.publication.PublishVerbs`.
 
-    The handle has `rkey` and `did` after `open`, `job` once the video is uploaded, `blob` and `created_at` once it is processed.
+    The handle has `rkey` and `did` after `open`, `job` and `sent_at` once the video is uploaded, `blob` and `created_at` once it is
+    processed.
     """
 
     def __init__(self, publisher: BlueskyPublisher, job: PublishJob) -> None:
@@ -88,7 +90,7 @@ class BlueskyPost:
             self.check()
             await self._at.videos.check_room(self._job.account, self._job.size)
             sent = await self._at.videos.upload(await self._calls.session(self._job.account), self._job)
-            return Progress(self._job.size, {**handle, "job": sent.id})
+            return Progress(self._job.size, {**handle, "job": sent.id, "sent_at": self._at.clock.now().isoformat()})
         while True:
             job = await self._at.videos.look(str(handle["job"]), self._job.account)
             if job is None or job.state == FAILED:
@@ -96,6 +98,10 @@ class BlueskyPost:
             if job.state == COMPLETED and job.blob is not None:
                 at = record_time(self._at.clock.now())
                 return Progress(record.offset, {**handle, "blob": job.blob, "created_at": at}, ready=True)
+            sent_at = handle.get("sent_at")  # older versions did not save it
+            if sent_at and self._at.clock.now() - datetime.fromisoformat(str(sent_at)) > LONGEST_PROCESSING:
+                why = f"Bluesky has not processed the video in two hours ({job.state})"
+                return _start_again(Transient(why, provider=PROVIDER, code="processing_stuck"))
             await self._polling.poll(f"Bluesky is processing the video ({job.state})")
 
     async def commit(self, record: PostRecord) -> RemoteId | NotPublished:
