@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -207,9 +207,10 @@ def same_service(url: str, base_url: str, domain: str = "") -> bool:
 def answered_at(response: httpx.Response) -> datetime | None:
     """The answer's time on the other side's clock; None when it does not say."""
     try:
-        return parsedate_to_datetime(response.headers.get("date", ""))
+        found = parsedate_to_datetime(response.headers.get("date", ""))
     except ValueError:
         return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def bearer(token: str) -> Mapping[str, str]:

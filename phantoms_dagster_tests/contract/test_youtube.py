@@ -276,6 +276,21 @@ async def test_a_used_up_quota_waits_for_midnight_in_california_and_the_post_the
         assert_posted_once(w, job)
 
 
+async def test_a_quota_that_is_reset_some_minutes_late_does_not_cost_a_day(tmp_path: Path) -> None:
+    async with world() as w:
+        w.sandbox.config |= {"youtube.inserts_per_day": 1, "youtube.quota_late_seconds": 400}
+        await publish(w.publisher, make_job(tmp_path, marker="attempt-0"), FakeJournal(clock=w.clock))
+        job, journal, waits = make_job(tmp_path), FakeJournal(clock=w.clock), []
+        while not waits or journal.record.state is not PostState.CONFIRMED:
+            try:
+                await publish(w.publisher, job, journal)
+            except Throttled as error:
+                waits.append(error.retry_after or 0)
+                w.sandbox.advance(waits[-1])
+        assert waits[1:] == [300, 300]
+        assert len(w.entries("post")) == 2
+
+
 async def test_titles_and_descriptions_are_made_to_fit(tmp_path: Path) -> None:
     async with world() as w:
         job = make_job(tmp_path, title="a < b\n" + "x" * 200, caption="日本 " * 2_000 + "<end>")

@@ -11,7 +11,7 @@ import pytest
 from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Throttled, Transient, Unknown
 from phantoms_dagster.domain.ports import Metrics
 from phantoms_dagster.domain.values import JsonValue
-from phantoms_dagster.platforms.youtube.api import Gone, accepted, refusal, seconds_to_midnight, session_answer
+from phantoms_dagster.platforms.youtube.api import Gone, accepted, refusal, seconds_to_quota, session_answer
 from phantoms_dagster.platforms.youtube.metrics import YouTubeMetricsReader, metrics_in
 from phantoms_dagster.platforms.youtube.search import is_ours
 from phantoms_dagster.platforms.youtube.words import fit_description, fit_title
@@ -110,12 +110,21 @@ def test_a_refusal_that_is_not_in_googles_shape_is_judged_by_its_status(body: st
     ("now", "hours"),
     [
         (datetime(2026, 11, 22, 20, 0, tzinfo=UTC), 12),
-        (datetime(2026, 11, 1, 7, 0, tzinfo=UTC), 25),  # the night in which the clocks go back
-        (datetime(2026, 3, 8, 8, 0, tzinfo=UTC), 23),
+        (datetime(2026, 11, 1, 8, 0, tzinfo=UTC), 24),  # the night in which the clocks go back
+        (datetime(2026, 3, 8, 9, 0, tzinfo=UTC), 22),
+        (datetime(2026, 11, 22, 8, 20, tzinfo=UTC), 1 / 12),  # twenty past midnight: the reset may be late
     ],
 )
-def test_the_quota_is_fresh_at_midnight_in_california(now: datetime, hours: int) -> None:
-    assert timedelta(seconds=seconds_to_midnight(now)) == timedelta(hours=hours)
+def test_the_quota_is_fresh_at_midnight_in_california(now: datetime, hours: float) -> None:
+    assert timedelta(seconds=seconds_to_quota(now)) == timedelta(hours=hours)
+
+
+def test_the_wait_for_midnight_goes_by_youtubes_clock() -> None:
+    """Our clock is an hour ahead and says ten past midnight. The post would wait for a whole day."""
+    refused = answer(403, "quotaExceeded", Date="Sun, 22 Nov 2026 07:10:00 GMT")
+    found = refusal(refused, datetime(2026, 11, 22, 8, 40, tzinfo=UTC))
+    assert isinstance(found, Throttled)
+    assert found.retry_after == 50 * 60
 
 
 def test_titles_and_descriptions_keep_to_youtubes_limits() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -22,6 +22,7 @@ from phantoms_dagster.domain.ports import Clock, Tokens
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.authorised import authorised
 from phantoms_dagster.providers.http import (
+    answered_at,
     bearer,
     evidence,
     json_object,
@@ -36,6 +37,7 @@ from phantoms_dagster.providers.redaction import redact
 PROVIDER = "youtube"
 MAX_IDS = 50  # per videos.list, and items per page
 PACIFIC = ZoneInfo("America/Los_Angeles")  # where the quota day begins
+RESET_LATE, RESET_RETRY_SECONDS = timedelta(minutes=30), 300.0
 
 # --- errors ---------------------------------------------------------------------------------------------------------
 
@@ -107,7 +109,9 @@ def refusal(response: httpx.Response, now: datetime) -> ProviderError:
     message = f"YouTube refused ({code}): {said + '; ' if said else ''}{verdict.advice}"
     if issubclass(verdict.error, Permanent):
         return verdict.error(message, provider=PROVIDER, code=code, evidence=evidence(response))
-    waits = {"answer": retry_after(response), "midnight": seconds_to_midnight(now), "day": 86_400.0}
+    # The day is YouTube's. With a clock of ours that is ahead, a wait could begin before midnight and last a day too long.
+    quota = seconds_to_quota(answered_at(response) or now)
+    waits = {"answer": retry_after(response), "midnight": quota, "day": 86_400.0}
     return Throttled(message, provider=PROVIDER, code=code, evidence=evidence(response), retry_after=waits[verdict.wait])
 
 
@@ -120,10 +124,17 @@ def accepted(response: httpx.Response, now: datetime, *, commits: bool = False) 
     return json_object(response, provider=PROVIDER, commits=commits)
 
 
-def seconds_to_midnight(now: datetime) -> float:
-    """Seconds until the quota is reset, at the next 00:00 in California: at most 25 hours."""
-    tomorrow = (now.astimezone(PACIFIC) + timedelta(days=1)).date()
-    return (datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=PACIFIC) - now).total_seconds()
+def seconds_to_quota(now: datetime) -> float:
+    """Seconds until a used-up quota is tried again: until the next 00:00 in California, at most 25 hours.
+
+    Just after midnight, the quota may still be the last day's, because it is not documented how exactly it is reset.
+    """
+    midnight, tomorrow = (_midnight((now.astimezone(PACIFIC) + timedelta(days=days)).date()) for days in (0, 1))
+    return RESET_RETRY_SECONDS if now - midnight < RESET_LATE else (tomorrow - now).total_seconds()
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=PACIFIC)
 
 
 def _token_refused(response: httpx.Response) -> bool:

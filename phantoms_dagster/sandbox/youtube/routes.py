@@ -3,7 +3,8 @@
 `rules` has checks and errors, `uploads` upload sessions, `videos` the format of a video.
 
 Settings: `youtube.processing_seconds` (see `pace`), `youtube.inserts_per_day` (100), `youtube.units_per_day` (10,000),
-`youtube.stats_per_day` (10,000: calls of batchGetStats), `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds` (a
+`youtube.stats_per_day` (10,000: calls of batchGetStats), `youtube.quota_late_seconds` (0: how long after midnight in California
+the quotas are reset), `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds` (a
 week), `youtube.locked_private` (False: uploads stay private despite the request, like those of unaudited projects did until
 2026-11-01), `youtube.rejection_reason` (none: for videos uploaded from now on), `youtube.region_restrictions` ({}: a
 regionRestriction by the id of its video), `youtube.rejected_videos` ({}: a rejectionReason by the id of a video that is rejected

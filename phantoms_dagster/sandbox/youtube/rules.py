@@ -139,7 +139,8 @@ class Quota:
 
     def charge(self, sandbox: Sandbox, *, inserts: int = 0, units: int = 0, stats: int = 0) -> None:
         """Take from the day's quota. Raises YouTubeApiError quotaExceeded, and takes nothing, if not enough is left."""
-        today = datetime.fromtimestamp(sandbox.now(), PACIFIC).date().isoformat()
+        late = float(sandbox.setting("youtube.quota_late_seconds", 0.0))
+        today = datetime.fromtimestamp(sandbox.now() - late, PACIFIC).date().isoformat()
         if today != self.day:
             self.day, self.used = today, Counter()
         limits = {
