@@ -280,7 +280,8 @@ async def test_a_quota_that_is_reset_some_minutes_late_does_not_cost_a_day(tmp_p
     async with world() as w:
         w.sandbox.config |= {"youtube.inserts_per_day": 1, "youtube.quota_late_seconds": 400}
         await publish(w.publisher, make_job(tmp_path, marker="attempt-0"), FakeJournal(clock=w.clock))
-        job, journal, waits = make_job(tmp_path), FakeJournal(clock=w.clock), []
+        job, journal = make_job(tmp_path), FakeJournal(clock=w.clock)
+        waits: list[float] = []
         while not waits or journal.record.state is not PostState.CONFIRMED:
             try:
                 await publish(w.publisher, job, journal)
