@@ -23,6 +23,7 @@ from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.publication import PublishedPost
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.platforms.youtube import search as youtube_search
+from phantoms_dagster.platforms.youtube.api import seconds_to_quota
 from phantoms_dagster.platforms.youtube.publisher import GRANULE, YouTubePublisher
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
@@ -278,6 +279,7 @@ async def test_a_used_up_quota_waits_for_midnight_in_california_and_the_post_the
 
 async def test_a_quota_that_is_reset_some_minutes_late_does_not_cost_a_day(tmp_path: Path) -> None:
     async with world() as w:
+        w.sandbox.advance(seconds_to_quota(w.clock.now()) + 12 * 3_600)  # not just before or after midnight
         w.sandbox.config |= {"youtube.inserts_per_day": 1, "youtube.quota_late_seconds": 400}
         await publish(w.publisher, make_job(tmp_path, marker="attempt-0"), FakeJournal(clock=w.clock))
         job, journal = make_job(tmp_path), FakeJournal(clock=w.clock)
