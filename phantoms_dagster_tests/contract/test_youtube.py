@@ -17,7 +17,7 @@ import httpx_aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected, Throttled, Transient, Unknown
+from phantoms_dagster.domain.errors import NotYet, Permanent, ProviderError, Rejected, Throttled, Transient, Unknown
 from phantoms_dagster.domain.models import Platform, Probe
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.publication import PublishedPost
@@ -235,6 +235,24 @@ async def test_a_file_that_is_not_a_video_is_permanent(tmp_path: Path) -> None:
         job.file.write_bytes(b"x" * job.size)
         with pytest.raises(Permanent, match="invalidFile"):
             await publish(w.publisher, job, FakeJournal())
+        assert w.entries("post") == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason", "kind"),
+    [
+        *(("failure_reason", reason, Permanent) for reason in ("conversion", "tooSmall", "codec", "uploadAborted")),
+        *(("rejection_reason", reason, Rejected) for reason in ("copyright", "duplicate", "termsOfUse", "legal")),
+    ],
+)
+async def test_a_video_that_youtube_will_never_show_says_why(
+    tmp_path: Path, setting: str, reason: str, kind: type[ProviderError]
+) -> None:
+    async with world() as w:
+        w.sandbox.config[f"youtube.{setting}"] = reason
+        with pytest.raises(kind) as caught:
+            await publish(w.publisher, make_job(tmp_path), FakeJournal(clock=w.clock))
+        assert caught.value.code == reason
         assert w.entries("post") == []
 
 

@@ -4,10 +4,10 @@
 
 Settings: `youtube.processing_seconds` (see `pace`), `youtube.inserts_per_day` (100), `youtube.units_per_day` (10,000),
 `youtube.stats_per_day` (10,000: calls of batchGetStats), `youtube.quota_late_seconds` (0: how long after midnight in California
-the quotas are reset), `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds` (a
-week), `youtube.locked_private` (False: uploads stay private despite the request, like those of unaudited projects did until
-2026-11-01), `youtube.rejection_reason` (none: for videos uploaded from now on), `youtube.region_restrictions` ({}: a
-regionRestriction by the id of its video), `youtube.rejected_videos` ({}: a rejectionReason by the id of a video that is rejected
+the quotas are reset), `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds` (a week), `youtube.locked_private`
+(False: uploads stay private despite the request, like those of unaudited projects did until 2026-11-01),
+`youtube.rejection_reason` and `youtube.failure_reason` (none: for videos uploaded from now on), `youtube.region_restrictions`
+({}: a regionRestriction by the id of its video), `youtube.rejected_videos` ({}: a rejectionReason by the id of a video that is rejected
 after its publication), `youtube.hidden_counters` (none: names such as likeCount), `youtube.custom_thumbnails` (true: accounts may
 set thumbnails), `youtube.late_release_seconds` (0: how late a video with a `publishAt` becomes public), `youtube.without_channel`
 ([]: accounts), `youtube.file_name` (unknown: the `fileDetails.fileName` of all videos, because it is not documented that YouTube
@@ -134,6 +134,7 @@ class YouTube:
             uploaded_at=now,
             processed_at=now + wait_seconds(self.sandbox, "youtube.processing_seconds", str(len(self.videos) + 1)),
             rejection=self.sandbox.setting("youtube.rejection_reason", None),
+            broken=self.sandbox.setting("youtube.failure_reason", None),
             paid=session.body.get("paidProductPlacementDetails"),
         )
         self._know(video)

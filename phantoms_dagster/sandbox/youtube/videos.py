@@ -49,7 +49,9 @@ def timestamp(seconds: float) -> str:
 
 @dataclass
 class YouTubeVideo:
-    """One video. `head`: the first part of its bytes. `seconds`: its length. Times are in seconds since the epoch."""
+    """One video. `head`: the first part of its bytes. `seconds`: its length. `broken`: why it cannot be processed, whatever its
+    file. Times are in seconds since the epoch.
+    """
 
     id: str
     account: str
@@ -62,6 +64,7 @@ class YouTubeVideo:
     uploaded_at: float
     processed_at: float
     rejection: str | None = None
+    broken: str | None = None
     published_at: float | None = None
     thumbnail: str | None = None
     paid: dict[str, Any] | None = None
@@ -77,8 +80,8 @@ class YouTubeVideo:
 
     def failure(self) -> str | None:
         """Why the file cannot be processed; None if it can."""
-        if self.size == 0:
-            return "emptyFile"
+        if self.broken is not None or self.size == 0:
+            return self.broken or "emptyFile"
         return None if any(self.head[at : at + len(magic)] == magic for at, magic in _MAGIC) else "invalidFile"
 
     def upload_status(self, now: float) -> str:
