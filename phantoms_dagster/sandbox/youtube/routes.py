@@ -7,12 +7,12 @@ Settings: `youtube.processing_seconds` (see `pace`), `youtube.inserts_per_day` (
 the quotas are reset), `youtube.uploads_per_channel_per_day` (none), `youtube.session_seconds` (a week), `youtube.locked_private`
 (False: uploads stay private despite the request, like those of unaudited projects did until 2026-11-01),
 `youtube.rejection_reason` and `youtube.failure_reason` (none: for videos uploaded from now on), `youtube.region_restrictions`
-({}: a regionRestriction by the id of its video), `youtube.rejected_videos` ({}: a rejectionReason by the id of a video that is rejected
-after its publication), `youtube.hidden_counters` (none: names such as likeCount), `youtube.custom_thumbnails` (true: accounts may
-set thumbnails), `youtube.late_release_seconds` (0: how late a video with a `publishAt` becomes public), `youtube.without_channel`
-([]: accounts), `youtube.file_name` (unknown: the `fileDetails.fileName` of all videos, because it is not documented that YouTube
-takes the name from the Slug header; `slug`: it does). The ledger gets `youtube.video` when an upload's last byte is accepted and
-`post` when a video first is public or unlisted.
+({}: a regionRestriction by the id of its video), `youtube.rejected_videos` ({}: a rejectionReason by the id of a video that is
+rejected after its publication), `youtube.hidden_counters` (none: names such as likeCount), `youtube.custom_thumbnails` (true:
+accounts may set thumbnails), `youtube.late_release_seconds` (0: how late a video with a `publishAt` becomes public),
+`youtube.without_channel` ([]: accounts), `youtube.file_name` (unknown: the `fileDetails.fileName` of all videos, because it is
+not documented that YouTube takes the name from the Slug header; `slug`: it does). The ledger gets `youtube.video` when an
+upload's last byte is accepted and `post` when a video first is public or unlisted.
 """
 
 from __future__ import annotations
