@@ -31,6 +31,7 @@ MAX_TITLE_CHARACTERS = 200
 MAX_ANGLE_CHARACTERS = 1_000
 MAX_FACT_CHARACTERS = 500
 MAX_FACTS = 30
+MAX_ACCOUNT_NAME_CHARACTERS = 100
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -88,7 +89,7 @@ class Channel(Value):
     language: str = "en"
     voice: str = "default"
     target_seconds: Annotated[int, Field(ge=15, le=60)] = 30
-    accounts: dict[Platform, Annotated[str, Field(min_length=1, max_length=100), NFC]]
+    accounts: dict[Platform, Annotated[str, Field(min_length=1, max_length=MAX_ACCOUNT_NAME_CHARACTERS), NFC]]
     tokens: dict[Platform, str] = Field(default_factory=dict)
     hashtags: tuple[Hashtag, ...] = ()
     timezone: str = "UTC"

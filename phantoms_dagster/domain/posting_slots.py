@@ -33,6 +33,11 @@ _DAY = timedelta(days=1)
 _MINUTE = timedelta(minutes=1)
 
 
+def booking_stamp(at: datetime | None, state: str) -> str:
+    """What identifies a booking as a person saw it: its time and whether it waits for a person. Empty without a booking."""
+    return "" if at is None else f"{at.astimezone(UTC).isoformat()} {state or 'booked'}"
+
+
 def _clock_time(written: object) -> object:
     """Accept 9:05 for 09:05."""
     return written.strip().zfill(5) if isinstance(written, str) else written

@@ -6,7 +6,7 @@ be out. Before that, the post stage reads the booking again before it sends anyt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.posting_slots import booking_stamp
 from phantoms_dagster.domain.stages import PostState, StageState
 from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.bookings import BookablePost, Booked, Books, Limits, book_or_wait, miss, posts_of, read_time_again
@@ -30,6 +31,10 @@ _LOCK_STAGES = text(
 )
 _LOCK_POSTS = text("SELECT platform, state FROM phantoms.posts WHERE video_id = :id AND NOT duplicate ORDER BY id FOR UPDATE")
 _BEFORE_COMMIT = (PostState.INTENT, PostState.OPENED, PostState.UPLOADING, PostState.FAILED)
+
+
+class ChangedMeanwhile(InvalidInput):
+    """The booking is no longer the one that the person saw."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +55,24 @@ class _Open:
 
 
 class BookingChanges:
-    """Changes bookings. `limits`: how many posts a platform takes per day."""
+    """Changes bookings. `limits`: how many posts a platform takes per day.
+
+    `seen`: the bookings that the person saw, as `booking_stamp`s. If one has changed since, nothing is changed: ChangedMeanwhile.
+    """
 
     def __init__(self, engine: Engine, limits: Callable[[], Limits] = dict) -> None:
         self._engine = engine
         self._limits = limits
 
-    def move(self, key: str, when: When, actor: Actor, *, platforms: Sequence[Platform] = ()) -> Changed:
+    def move(
+        self, key: str, when: When, actor: Actor, *, platforms: Sequence[Platform] = (), seen: Mapping[Platform, str] | None = None
+    ) -> Changed:
         """Book the posts of a video for a time, for `now`, or for the `next` free slot after their present one.
 
         `platforms`: only these. Raises NotFound, and InvalidInput when nothing can be moved.
         """
         with self._engine.begin() as connection:
-            found = _open_posts(connection, key, platforms)
+            found = _open_posts(connection, key, platforms, seen or {})
             if isinstance(when, datetime) and when <= found.posts[0].now:
                 raise InvalidInput("that time is past; give a later one, or `now`")
             books = Books(connection, [post.platform for post in found.posts], self._limits(), found.posts[0].now)
@@ -70,10 +80,18 @@ class BookingChanges:
             _carry_out(connection, "move post", found.posts, booked, actor)
             return Changed(key, tuple(booked), tuple(found.refused))
 
-    def cancel(self, key: str, actor: Actor, *, platforms: Sequence[Platform] = (), reason: str = "") -> Changed:
+    def cancel(
+        self,
+        key: str,
+        actor: Actor,
+        *,
+        platforms: Sequence[Platform] = (),
+        reason: str = "",
+        seen: Mapping[Platform, str] | None = None,
+    ) -> Changed:
         """Take the posts of a video out of the calendar. Their slots are free again. Raises NotFound and InvalidInput."""
         with self._engine.begin() as connection:
-            found = _open_posts(connection, key, platforms)
+            found = _open_posts(connection, key, platforms, seen or {})
             books = Books(connection, [post.platform for post in found.posts], {}, found.posts[0].now)
             booked = []
             for post in found.posts:
@@ -83,13 +101,21 @@ class BookingChanges:
             _carry_out(connection, "cancel post", found.posts, booked, actor)
             return Changed(key, tuple(booked), tuple(found.refused))
 
-    def override(self, key: str, actor: Actor, *, platforms: Sequence[Platform] = (), reason: str = "") -> Changed:
+    def override(
+        self,
+        key: str,
+        actor: Actor,
+        *,
+        platforms: Sequence[Platform] = (),
+        reason: str = "",
+        seen: Mapping[Platform, str] | None = None,
+    ) -> Changed:
         """Allow posts that repeat an earlier one. One whose time has passed takes the next free slot, or goes out now.
 
         Raises NotFound, and InvalidInput when nothing waits to be allowed.
         """
         with self._engine.begin() as connection:
-            found = _open_posts(connection, key, platforms)
+            found = _open_posts(connection, key, platforms, seen or {})
             waiting = [post for post in found.posts if post.state == "repeat"]
             if not waiting:
                 raise InvalidInput(f"no post of {key} waits to be allowed; see `phantoms calendar`")
@@ -120,8 +146,8 @@ class BookingChanges:
         return Booked(post.key, post.platform, at, post.channel.timezone)
 
 
-def _open_posts(connection: Connection, key: str, platforms: Sequence[Platform]) -> _Open:
-    """Lock the posts of a video. Raises NotFound, and InvalidInput when none of them can be changed."""
+def _open_posts(connection: Connection, key: str, platforms: Sequence[Platform], seen: Mapping[Platform, str]) -> _Open:
+    """Lock the posts of a video. Raises NotFound, ChangedMeanwhile, and InvalidInput when none of them can be changed."""
     stages = {row.stage: row for row in connection.execute(_LOCK_STAGES, {"key": key})}
     if not stages:
         raise NotFound(f"no video {key!r}; `phantoms status` lists them")
@@ -140,7 +166,11 @@ def _open_posts(connection: Connection, key: str, platforms: Sequence[Platform])
             raise InvalidInput(f"{key} is not posted on {platform.title}; see `phantoms show {key}`")
         problem = _problem(key, platform, StageState(stage.state), ledger.get(platform))
         if problem is None:
-            found.posts.append(by_platform[platform])
+            post = by_platform[platform]
+            stamp = booking_stamp(post.at, post.state)
+            if seen.get(platform, stamp) != stamp:
+                raise ChangedMeanwhile(f"the post of {key} on {platform.title} was changed in the meantime; nothing is changed now")
+            found.posts.append(post)
         else:
             found.refused.append(problem)
     if not found.posts:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.models import Channel, Platform
+from phantoms_dagster.domain.posting_slots import booking_stamp
 from phantoms_dagster.store.stored import channel_of
 
 MOST = 2_000
@@ -93,6 +94,11 @@ class CalendarPost:
     booked_at: datetime | None = None
     waits: str = ""
     note: str = ""
+
+    @property
+    def booking(self) -> str:
+        """What identifies its present booking. Forms send it back, so that nobody changes a booking that they have not seen."""
+        return booking_stamp(self.booked_at, self.waits)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,13 @@ _CLOSE_INVITATIONS = text(
     WHERE made_by = :name AND used_at IS NULL AND revoked_at IS NULL AND expires_at > clock_timestamp() RETURNING id
     """
 )
+# The calendar feeds of a user who may not even look any more are revoked.
+_CLOSE_FEEDS = text(
+    """
+    UPDATE phantoms.calendar_feeds SET revoked_by = :who, revoked_at = clock_timestamp()
+    WHERE made_by = :name AND revoked_at IS NULL RETURNING id
+    """
+)
 _TOKENS = text("SELECT name, role, created_at, used_at FROM phantoms.api_tokens ORDER BY name")
 
 
@@ -152,13 +159,13 @@ class Users:
         return name
 
     def remove(self, name: str, *, actor: Actor) -> None:
-        """Remove a user, end their sessions and revoke their guest links. Raises NotFound."""
+        """Remove a user, end their sessions, and revoke their guest links and calendar feeds. Raises NotFound."""
         with self._engine.begin() as connection:
             statement = text("DELETE FROM phantoms.users WHERE name = :name RETURNING role")
             role = connection.execute(statement, {"name": user_name(name)}).scalar()
             if role is None:
                 raise _unknown(name)
-            closed = _close_invitations(connection, user_name(name), actor)
+            closed = {**_close_invitations(connection, user_name(name), actor), **_close_feeds(connection, user_name(name), actor)}
             note(connection, [AuditEntry(actor, "remove user", user_name(name), before={"role": role}, after={**closed})])
 
     def set_password(self, name: str, password_hash: str, *, actor: Actor) -> None:
@@ -292,13 +299,13 @@ class Users:
             raise InvalidInput(f"there is a token {name} already; `phantoms users token {name} --revoke` ends it") from error
 
     def revoke_token(self, name: str, *, actor: Actor) -> None:
-        """End an API token, and revoke the guest links that were made with it. Raises NotFound."""
+        """End an API token, and revoke the guest links and calendar feeds that were made with it. Raises NotFound."""
         with self._engine.begin() as connection:
             statement = text("DELETE FROM phantoms.api_tokens WHERE name = :name RETURNING role")
             role = connection.execute(statement, {"name": user_name(name)}).scalar()
             if role is None:
                 raise NotFound(f"no token {name!r}; `phantoms users list` shows them")
-            closed = _close_invitations(connection, user_name(name), actor)
+            closed = {**_close_invitations(connection, user_name(name), actor), **_close_feeds(connection, user_name(name), actor)}
             note(connection, [AuditEntry(actor, "revoke token", user_name(name), before={"role": role}, after={**closed})])
 
     def token(self, secret: str) -> Principal | None:
@@ -339,3 +346,9 @@ def _close_invitations(connection: Connection, name: str, actor: Actor) -> dict[
     """Revoke the open guest links that `name` made. Returns the details for the audit log."""
     links = list(connection.execute(_CLOSE_INVITATIONS, {"name": name, "who": actor.name}).scalars())
     return {"guest links revoked": links} if links else {}
+
+
+def _close_feeds(connection: Connection, name: str, actor: Actor) -> dict[str, list[int]]:
+    """Revoke the calendar feeds that `name` made. Returns the details for the audit log."""
+    feeds = list(connection.execute(_CLOSE_FEEDS, {"name": name, "who": actor.name}).scalars())
+    return {"calendar feeds revoked": feeds} if feeds else {}

@@ -16,8 +16,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from phantoms_dagster.domain.errors import InvalidInput, ProviderError
 from phantoms_dagster.domain.grants import Consent, Grant, GrantDead, OAuth, StoredGrant
-from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.models import MAX_ACCOUNT_NAME_CHARACTERS, Platform
 from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader
+from phantoms_dagster.domain.text import nfc, unfit
 from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.grants import Grants, any_stored
@@ -29,6 +30,7 @@ from phantoms_dagster.wiring.services import Services
 from phantoms_dagster.wiring.token_keys import vault
 
 PASTE_PORT = 8400
+_NO_ADDRESS = "that is neither the address of the page nor a code: copy the whole address from the browser"
 
 
 class WrongState(InvalidInput):
@@ -68,7 +70,7 @@ class Connecting:
         self._services = services
         self._settings = services.settings
         self.platform = platform
-        self.name = name or self._only_name()
+        self.name = _checked(name) if name else self._only_name()
         # The sandbox must not answer for a platform while its first account is being connected.
         self._endpoints = Endpoints(self._settings, lambda: {str(platform)})
         self._check_source()
@@ -118,10 +120,16 @@ class Connecting:
         """The code in what a person pasted: the whole address of the page they were sent to, or the code alone."""
         pasted = pasted.strip()
         if "code=" in pasted or "error=" in pasted:
-            query = urlsplit(pasted).query if "://" in pasted else pasted.lstrip("?")
+            try:
+                query = urlsplit(pasted).query if "://" in pasted else pasted.lstrip("?")
+            except ValueError:
+                raise InvalidInput(_NO_ADDRESS) from None
             return self.code_in(attempt, dict(parse_qsl(query)))
         if not pasted or any(c.isspace() for c in pasted) or "://" in pasted:
-            raise InvalidInput("that is neither the address of the page nor a code: copy the whole address from the browser")
+            raise InvalidInput(_NO_ADDRESS)
+        if not attempt.consent.verifier:
+            # Without PKCE only the state of the address proves that the code is of this attempt, and not of another person.
+            raise InvalidInput(f"{self.platform.title} needs the whole address, not the code alone: copy it from the browser")
         return unquote(pasted).removesuffix("#_")
 
     def finish(self, attempt: Attempt, code: str) -> Connected:
@@ -184,6 +192,18 @@ class Connecting:
             if same and account.name != self.name and account.name in named:
                 return account.name
         return None
+
+
+def _checked(name: str) -> str:
+    """The account's name in the form that channels.yaml gives it. Raises InvalidInput for a name that channels.yaml refuses."""
+    found = nfc(name).strip()
+    if not found or len(found) > MAX_ACCOUNT_NAME_CHARACTERS:
+        raise InvalidInput(f"an account's name has 1 to {MAX_ACCOUNT_NAME_CHARACTERS} characters")
+    if "\n" in found or "\r" in found or "\t" in found:
+        raise InvalidInput("an account's name is one line without tabs")
+    if (problem := unfit(found)) is not None:
+        raise InvalidInput(f"the account's name {problem}")
+    return found
 
 
 def disconnect(services: Services, platform: Platform, name: str) -> str:

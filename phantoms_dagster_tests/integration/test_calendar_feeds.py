@@ -104,6 +104,24 @@ async def test_a_revoked_or_wrong_address_reads_nothing_and_guessing_is_slowed_d
     assert (await client.get(made(world))).status_code == 429
 
 
+@pytest.mark.parametrize("how", ["removed", "token revoked"])
+async def test_the_feeds_of_a_person_or_a_program_that_was_removed_are_revoked(world: DeskWorld, how: str) -> None:
+    """A person who had left went on reading the calendar at their own address."""
+    feeds, users, boss = CalendarFeeds(world.world.engine), world.desk.users, Actor("boss", "cli")
+    if how == "removed":
+        world.add_user("rita", "reviewer")
+    else:
+        users.add_token("rita", "reviewer", "a secret of a program", actor=boss)
+    hers, secret = feeds.add("", Actor("rita", "desk"))
+    theirs, client = made(world), world.browser().client
+    assert (await client.get(f"/calendar/{secret}.ics")).status_code == 200
+    (users.remove if how == "removed" else users.revoke_token)("rita", actor=boss)
+    assert (await client.get(f"/calendar/{secret}.ics")).status_code == 404
+    assert (await client.get(theirs)).status_code == 200
+    [row] = world.desk.audit.page(subject="rita")[:1]
+    assert row.after == {"calendar feeds revoked": [hers.id]}
+
+
 async def test_the_secret_is_stored_nowhere(world: DeskWorld) -> None:
     _, secret = CalendarFeeds(world.world.engine).add("", ANN)
     [row] = world.world.rows("SELECT * FROM phantoms.calendar_feeds")

@@ -346,6 +346,34 @@ def test_what_cannot_be_connected_says_what_to_do_instead(commands: Commands) ->
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("x" * 101, "1 to 100 characters"), ("a\nb", "one line"), ("a\u202eb", "U+202E"), ("a\x1b[2Jb", "U+001B")]
+)
+def test_a_name_that_channels_yaml_could_not_have_is_refused(commands: Commands, name: str, said: str) -> None:
+    """Names are shown in terminals, alerts and commands to copy."""
+    assert said in commands.run("accounts", "connect", "youtube", "--paste", "--name", name, code=2)
+    assert commands.platform.asked == []
+
+
+def test_the_code_alone_is_enough_only_where_it_is_bound_to_the_attempt(commands: Commands) -> None:
+    """Without PKCE a code of another person's log-in would connect that person's account."""
+    process = commands.start("accounts", "connect", "instagram", "--paste")
+    commands.page(process)
+    assert "needs the whole address" in commands.end(process, "the-code\n", code=2)
+    assert commands.platform.asked == []
+    process = commands.start("accounts", "connect", "youtube", "--paste")
+    commands.page(process)
+    assert "connected youtube:ocean" in commands.end(process, "the-code\n")
+
+
+def test_an_address_that_cannot_be_read_is_refused_in_words(commands: Commands) -> None:
+    process = commands.start("accounts", "connect", "youtube", "--paste")
+    commands.page(process)
+    said = commands.end(process, "http://[127.0.0.1/callback?code=the-code\n", code=2)
+    assert "neither the address of the page nor a code" in said
+    assert "Traceback" not in said
+
+
 def test_no_token_code_or_secret_is_printed_logged_or_stored_in_clear(commands: Commands) -> None:
     for name in ("youtube", "tiktok", "instagram"):
         commands.paste(name, answer=CODE)

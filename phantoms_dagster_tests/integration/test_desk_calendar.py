@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,18 @@ async def send(browser: Browser, key: str, **changes: str) -> httpx.Response:
     found = re.search(r'name="was" value="([^"]*)"', text)
     assert found
     return await browser.post(f"/calendar/{key}/move", {"was": found[1].replace("&#43;", "+"), **changes})
+
+
+async def shown_booking(browser: Browser, key: str) -> str:
+    """What identifies the booking of the video's only post on the page that the browser shows."""
+    [was] = re.findall(r'/post/[a-z]+">.*?name="booking" value="([^"]*)"', (await browser.get(f"/calendar/{key}")).text)
+    return html.unescape(was)
+
+
+async def decide(browser: Browser, key: str, answer: str, was: str | None = None) -> httpx.Response:
+    """Press that button of the video's post on YouTube. `was`: the booking on a page that was loaded before; default: now."""
+    seen = await shown_booking(browser, key) if was is None else was
+    return await browser.post(f"/calendar/{key}/post/youtube", {"answer": answer, "booking": seen})
 
 
 @pytest.mark.parametrize(
@@ -351,7 +364,7 @@ async def test_a_person_decides_about_a_missed_slot_at_the_desk(world: DeskWorld
     today = datetime.now(UTC) - timedelta(hours=3)
     assert "its slot was missed: nothing ran" in (await browser.get(f"/calendar?from={today:%Y-%m-%d}")).text
     assert "Its slot was missed: nothing ran" in (await browser.get(f"/calendar/{key}")).text
-    answer = await browser.post(f"/calendar/{key}/post/youtube", {"answer": "next"})
+    answer = await decide(browser, key, "next")
     assert answer.status_code == 303, answer.text
     assert state_of(world, key) == ("booked", "slot")
     [row] = [one for one in world.desk.audit.page(subject=key) if one.action == "move post" and one.via == "desk"]
@@ -396,12 +409,43 @@ async def test_a_repetition_is_allowed_at_the_desk_and_a_post_is_taken_out_and_p
         ("cancel", ("cancelled", "slot")),
         ("now", ("booked", "now")),
     ):
-        sent = await browser.post(f"/calendar/{key}/post/youtube", {"answer": answer})
+        sent = await decide(browser, key, answer)
         assert sent.status_code == 303, sent.text
         assert state_of(world, key) == expected
     assert (await browser.post(f"/calendar/{key}/post/youtube", {"answer": "dance"})).status_code == 422
     assert (await browser.post(f"/calendar/{key}/post/vine", {"answer": "now"})).status_code == 404
     assert (await browser.post(f"/calendar/{key}/post/tiktok", {"answer": "now"})).status_code == 422
+
+
+@pytest.mark.parametrize("second", ["next", "now", "cancel"])
+async def test_a_form_that_is_sent_twice_or_from_an_old_page_changes_nothing_more(world: DeskWorld, second: str) -> None:
+    """A double click on *Next free slot* moved the post by two slots, and an old page posted what another person had moved."""
+    slotted(world)
+    [key] = world.world.add(1)
+    book(world, key, "next")
+    rita, rob = await world.logged_in("rita"), await world.logged_in("rob")
+    was = await shown_booking(rob, key)
+    assert (await decide(rita, key, "next")).status_code == 303
+    after = world.world.rows("SELECT at, kind, state, sequence FROM phantoms.bookings")
+    late = await decide(rob, key, second, was)
+    assert (late.status_code, late.headers["location"]) == (303, f"/calendar/{key}")
+    assert "was changed after this page was loaded" in (await rob.get(f"/calendar/{key}")).text
+    assert world.world.rows("SELECT at, kind, state, sequence FROM phantoms.bookings") == after
+    assert len([one for one in world.desk.audit.page(subject=key) if one.via == "desk"]) == 1
+    assert (await decide(rob, key, second)).status_code == 303
+    assert world.world.rows("SELECT at, kind, state, sequence FROM phantoms.bookings") != after
+
+
+async def test_a_post_that_has_no_booking_yet_is_decided_about_once(world: DeskWorld) -> None:
+    slotted(world)
+    [key] = world.world.add(1)
+    browser = await world.logged_in("rita")
+    was = await shown_booking(browser, key)
+    assert was == ""
+    assert (await decide(browser, key, "next", was)).status_code == 303
+    [first] = world.world.rows("SELECT at FROM phantoms.bookings")
+    assert (await decide(browser, key, "next", was)).status_code == 303
+    assert world.world.rows("SELECT at FROM phantoms.bookings") == [first]
 
 
 async def test_a_time_from_the_form_replaces_the_bookings(world: DeskWorld) -> None:

@@ -24,6 +24,7 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.local_times import happens_twice, is_skipped, read_local, start_of_day
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.production.stages.post import next_opening
+from phantoms_dagster.store.booking_changes import ChangedMeanwhile
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.calendar import Calendar, CalendarSlot, Scheduled
 from phantoms_dagster.wiring.schedule_warnings import schedule_warnings
@@ -254,19 +255,24 @@ def change_post(visit: CurrentVisit, key: str, platform: str, form: Form) -> Res
     if platform not in tuple(Platform):
         raise NotFound(f"There is no platform {platform[:40]}.")
     on, answer = (Platform(platform),), field(form, "answer")
-    changes = visit.desk.services.booking_changes()
-    reason = visible_text(form, "note", most=300)
-    if answer == "override":
-        changed = changes.override(key, visit.actor, platforms=on, reason=reason)
-    elif answer == "cancel":
-        changed = changes.cancel(key, visit.actor, platforms=on, reason=reason)
-    elif answer in ("next", "now"):
-        changed = changes.move(key, "next" if answer == "next" else "now", visit.actor, platforms=on)
-    else:
-        raise InvalidInput("Choose one of the buttons.")
+    changes, back = visit.desk.services.booking_changes(), f"/calendar/{quote(key, safe='')}"
+    reason, seen = visible_text(form, "note", most=300), {on[0]: field(form, "booking", most=80)}
+    try:
+        if answer == "override":
+            changed = changes.override(key, visit.actor, platforms=on, reason=reason, seen=seen)
+        elif answer == "cancel":
+            changed = changes.cancel(key, visit.actor, platforms=on, reason=reason, seen=seen)
+        elif answer in ("next", "now"):
+            changed = changes.move(key, "next" if answer == "next" else "now", visit.actor, platforms=on, seen=seen)
+        else:
+            raise InvalidInput("Choose one of the buttons.")
+    except ChangedMeanwhile:
+        # The form was sent twice, or another person was faster. `next` would otherwise move the post by two slots.
+        told = f"The post on {on[0].title} was changed after this page was loaded. Nothing was changed now. This is its booking."
+        return redirect_to(visit, back, told, "info")
     said = {"cancel": "was taken out of the calendar", "now": "goes out as soon as it is ready"}.get(answer)
     told = f"The post on {on[0].title} {said}." if said else f"{changed.booked[0].said}."
-    return redirect_to(visit, f"/calendar/{quote(key, safe='')}", told)
+    return redirect_to(visit, back, told)
 
 
 # --- what is shown
