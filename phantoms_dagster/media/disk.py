@@ -65,10 +65,14 @@ class Disk:
                     f"empty on purpose, create the file {self.root / MARKER}",
                     reading=True,
                 )
-            self.root.mkdir(parents=True, exist_ok=True)
+            self._make_root()
             _write_whole(self.root / MARKER, _MARKER_TEXT.encode())
         except OSError as error:
             raise self._unavailable(error) from error
+
+    def _make_root(self) -> None:
+        # Other users of the machine must not see videos before they are published. A folder that exists keeps its mode.
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def check_usable(self, *, writing: bool) -> None:
         """Check the folder: its marker, reading it and, with `writing`, writing some bytes to the disk.
@@ -81,7 +85,7 @@ class Disk:
                 reading=True,
             )
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            self._make_root()
             _try_reading(self.root)
         except OSError as error:
             raise self._unavailable(error) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from phantoms_dagster.media import files
+from phantoms_dagster.media.disk import Disk
 from phantoms_dagster.media.files import FolderStore
 
 
@@ -39,3 +40,19 @@ def test_scratch_folders_are_fresh_and_what_a_killed_process_left_is_swept(tmp_p
     assert not left.exists()
     assert not file.exists()
     assert recent.exists()
+
+
+def test_no_other_user_of_the_machine_can_look_into_a_media_folder_that_we_make(tmp_path: Path) -> None:
+    """Anyone with an account on the machine could watch videos that nobody had approved yet."""
+    Disk(tmp_path / "deep" / "media", what="media folder", marked=True).identify(known=False)
+    assert (tmp_path / "deep" / "media").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_media_folder_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+    shared = tmp_path / "media"
+    shared.mkdir()
+    shared.chmod(0o775)
+    disk = Disk(shared, what="media folder", marked=True)
+    disk.identify(known=False)
+    disk.check_usable(writing=True)
+    assert shared.stat().st_mode & 0o777 == 0o775
