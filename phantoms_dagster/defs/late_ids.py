@@ -1,6 +1,7 @@
 """Public ids that come late: the sensor that finds due look-ups, and the job that does them. A wrapper of `production.late_ids`."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import dagster as dg
 
@@ -17,11 +18,24 @@ SECONDS = 120
 _TITLES = " and ".join(platform.title for platform in Platform if platform.spec.late_ids is not None)
 
 
-def _tables(services: Services) -> Iterator[tuple[LateIdTable, bool]]:
-    """Yield the table of each platform with late ids, and whether the sandbox answers for it."""
+@dataclass(frozen=True)
+class _Lookups:
+    """The look-ups of one platform, or of its gateway. `sandbox`: the sandbox answers for it."""
+
+    table: LateIdTable
+    sandbox: bool
+    by_gateway: bool = False
+
+
+def _lookups(services: Services) -> Iterator[_Lookups]:
+    """Yield those of each platform with late ids, and of its gateway."""
+    engine, endpoints = services.engine, services.endpoints
     for platform in Platform:
-        if (rule := platform.spec.late_ids) is not None:
-            yield LateIdTable(services.engine, platform, rule), services.endpoints.sandboxed(str(platform))
+        if (rule := platform.spec.late_ids) is None:
+            continue
+        yield _Lookups(LateIdTable(engine, platform, rule), endpoints.sandboxed(str(platform)))
+        if (gateway := platform.spec.gateway) is not None:
+            yield _Lookups(LateIdTable(engine, platform, rule, gateway=True), endpoints.sandboxed(gateway), by_gateway=True)
 
 
 @dg.op(description=f"Asks {_TITLES} for the public ids of posts that were published before they had one.")
@@ -30,9 +44,10 @@ def ask_for_late_ids(context: dg.OpExecutionContext, services: dg.ResourceParam[
     """Fails when an account could not be asked, after all others were."""
 
     async def work() -> late_ids.LookupRound:
-        finders, done = (await services.pipeline()).late_ids, late_ids.LookupRound()
-        for table, sandbox in _tables(services):
-            await late_ids.find_late_ids(table, finders, services.clock, done, sandbox=sandbox)
+        pipeline, done = await services.pipeline(), late_ids.LookupRound()
+        for lookups in _lookups(services):
+            finders = pipeline.reads_of(by_gateway=lookups.by_gateway).late_ids
+            await late_ids.find_late_ids(lookups.table, finders, services.clock, done, sandbox=lookups.sandbox)
         return done
 
     done = run_interruptible(work(), services.loop)
@@ -61,7 +76,7 @@ def late_ids_job() -> None:
 @skips_while_the_store_is_away
 def late_ids_sensor(context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]) -> dg.RunRequest | dg.SkipReason:
     """Request a run if a post needs its public id and no run is open. If none does, this costs one query for each platform."""
-    if not any(table.due(sandbox=sandbox, most=1) for table, sandbox in _tables(services)):
+    if not any(lookups.table.due(sandbox=lookups.sandbox, most=1) for lookups in _lookups(services)):
         return dg.SkipReason("no look-up of a public id is due")
     if context.instance.get_runs(dg.RunsFilter(job_name=late_ids_job.name, statuses=OPEN), limit=1):
         return dg.SkipReason("the last round has not ended")

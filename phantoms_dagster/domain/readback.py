@@ -43,7 +43,8 @@ def pause_after(age: timedelta) -> timedelta:
 class PublishedRow:
     """A published post to read. `age`: the time since it was published. `gone`: the platform did not know it at the last read.
 
-    `gone_for`: the time since the first read that did not show it; None while it is shown.
+    `gone_for`: the time since the first read that did not show it; None while it is shown. `by_gateway`: a gateway published it,
+    so the gateway is asked about it.
     """
 
     post_id: int
@@ -54,6 +55,7 @@ class PublishedRow:
     age: timedelta = timedelta(0)
     gone: bool = False
     gone_for: timedelta | None = None
+    by_gateway: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,21 @@ class AccountRead:
     def name(self) -> str:
         """The account's name with its platform, such as `instagram:main`."""
         return f"{self.platform}:{self.account}"
+
+    def joined(self, other: AccountRead) -> AccountRead:
+        """The result of reading this account in two ways: at its platform, and at the gateway that publishes for it."""
+        return AccountRead(
+            self.platform,
+            self.account,
+            asked=self.asked + other.asked,
+            read=self.read + other.read,
+            views=self.views + other.views,
+            gone=self.gone + other.gone,
+            failed={**self.failed, **other.failed},
+            problem="; ".join(filter(None, (self.problem, other.problem))) or None,
+            waits="; ".join(filter(None, (self.waits, other.waits))) or None,
+            unsupported=self.unsupported | other.unsupported,
+        )
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 A platform's module `adapters` has the function `publisher(tools)` and, if the platform supports them, `metrics(tools)`,
 `identity(tools)`, `grants(tools)`, `oauth(tools)`, `late_ids(tools)`, `extras(tools)`, `post_reader(tools)`,
 `post_remover(tools)` and `preflight(tools)`. Each returns an implementation of its port and sends nothing. `gateway(tools)` makes
-the publisher for posts whose route is `GATEWAY`; it is also an `IdentityReader`. `route_facts(missing, route, gateway=...)` says
-which routes an account can use.
+the publisher for posts whose route is `GATEWAY`; it is also an `IdentityReader`. `gateway_metrics(tools)`,
+`gateway_late_ids(tools)` and `gateway_post_reader(tools)` read what became of such posts.
+`route_facts(missing, route, gateway=...)` says which routes an account can use.
 """
 
 from __future__ import annotations

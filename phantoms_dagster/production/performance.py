@@ -36,6 +36,14 @@ class ReadbackResult:
         """The accounts that were read only in part, and what the rest waits for."""
         return {a.name: a.waits for a in self.accounts if a.waits is not None}
 
+    def joined(self, other: ReadbackResult) -> ReadbackResult:
+        """Both results. An account that is in both is one that was read in two ways."""
+        by_name = {account.name: account for account in self.accounts}
+        for account in other.accounts:
+            first = by_name.get(account.name)
+            by_name[account.name] = account if first is None else first.joined(account)
+        return ReadbackResult(tuple(sorted(by_name.values(), key=lambda a: a.name)))
+
 
 async def read_back(
     posts: Sequence[PublishedRow],

@@ -41,6 +41,11 @@ class ChangeRound:
     changes: list[NoticedChange] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
+    def add(self, other: ChangeRound) -> None:
+        """Add what another round found."""
+        self.changes += other.changes
+        self.problems |= other.problems
+
 
 async def notice_changes(
     posts: Sequence[PublishedRow],

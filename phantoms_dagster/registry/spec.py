@@ -59,7 +59,7 @@ class LateIdRule:
     """
 
     public_id: str
-    handles: tuple[Mapping[str, str], ...] = ({},)
+    handles: tuple[Mapping[str, str | Mapping[str, str]], ...] = ({},)
 
 
 # The address of the sandbox, in a pattern of `PostForm`.

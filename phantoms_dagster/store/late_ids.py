@@ -11,6 +11,7 @@ from sqlalchemy import Engine, Text, bindparam, text
 from phantoms_dagster.domain.late_ids import LOOKUP_AGES, LatePost
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import FoundPost
+from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.registry.spec import LateIdRule
 
 _LATE = """
@@ -28,7 +29,8 @@ _DUE = text(
         FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
         LEFT JOIN phantoms.late_ids l ON l.post_id = p.id
         CROSS JOIN LATERAL (SELECT COALESCE(l.ask_at, p.published_at + make_interval(secs => :first)) AS due_at) w
-        WHERE {_LATE} AND p.sandbox = :sandbox AND NOT COALESCE(l.given_up, false) AND w.due_at <= clock_timestamp()
+        WHERE {_LATE} AND p.sandbox = :sandbox AND (p.route = '{GATEWAY}') = :gateway
+            AND NOT COALESCE(l.given_up, false) AND w.due_at <= clock_timestamp()
     ) d WHERE place <= :most ORDER BY due_at, post_id
     """
 ).bindparams(*_PLATFORM)
@@ -62,10 +64,11 @@ _DONE = text("DELETE FROM phantoms.late_ids WHERE post_id = :id")
 
 
 class LateIdTable:
-    """Implements `production.late_ids.LatePosts` for one platform."""
+    """Implements `production.late_ids.LatePosts` for one platform. `gateway`: only for posts that its gateway published."""
 
-    def __init__(self, engine: Engine, platform: Platform, rule: LateIdRule) -> None:
+    def __init__(self, engine: Engine, platform: Platform, rule: LateIdRule, *, gateway: bool = False) -> None:
         self._engine = engine
+        self._gateway = gateway
         self._late = {
             "platform": str(platform),
             "public_id": rule.public_id,
@@ -74,7 +77,7 @@ class LateIdTable:
 
     def due(self, *, sandbox: bool, most: int) -> Sequence[LatePost]:
         """See the protocol."""
-        values = {**self._late, "sandbox": sandbox, "most": most, "first": LOOKUP_AGES[0].total_seconds()}
+        values = {**self._late, "sandbox": sandbox, "gateway": self._gateway, "most": most, "first": LOOKUP_AGES[0].total_seconds()}
         with self._engine.connect() as connection:
             rows = connection.execute(_DUE, values).mappings()
             return [LatePost(**{**row, "platform": Platform(row["platform"]), "handle": dict(row["handle"])}) for row in rows]

@@ -70,24 +70,36 @@ from phantoms_dagster.wiring.tokens import AccountTokens, KeyTokens
 
 
 @dataclass(frozen=True)
+class PublishedReads:
+    """What reads published posts, by platform: metrics, late public ids, how posts stand, and who owns an account."""
+
+    metrics: Mapping[Platform, MetricsReader]
+    late_ids: Mapping[Platform, LateIds]
+    posts: Mapping[Platform, PostReader]
+    identities: Mapping[Platform, IdentityReader]
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """Everything that a step or a command uses to reach providers.
 
-    The runner, the metrics readers, the finders of late ids, what adds extras to posts, the media store, the readers and removers
-    of posts, the readers of token owners, the checks of stages, the refresher of tokens, and what preflight checks read with.
+    The runner, what reads published posts at their platforms and at the gateways that published them, what adds extras to posts,
+    the media store, the removers of posts, the checks of stages, the refresher of tokens, and what preflight checks read with.
     """
 
     runner: StageRunner
-    readers: Mapping[Platform, MetricsReader]
-    late_ids: Mapping[Platform, LateIds]
+    own: PublishedReads
+    gateways: PublishedReads
     extras: Mapping[Platform, ExtraAdder]
     media: MediaStore
-    posts: Mapping[Platform, PostReader]
     removers: Mapping[Platform, PostRemover]
-    identities: Mapping[Platform, IdentityReader]
     standing: StageChecks
     refresher: TokenRefresher
     preflight: PreflightTools
+
+    def reads_of(self, *, by_gateway: bool) -> PublishedReads:
+        """What reads a post: the gateway that published it, or the platform itself."""
+        return self.gateways if by_gateway else self.own
 
 
 @asynccontextmanager
@@ -117,13 +129,11 @@ async def open_pipeline(settings: Settings, endpoints: Endpoints, clock: Clock, 
             stack.push_async_callback(parts.refresher.finish)
             yield Pipeline(
                 runner=parts.runner(database, ledgers),
-                readers=parts.readers(),
-                late_ids=parts.late_ids(),
+                own=parts.own_reads(),
+                gateways=parts.gateway_reads(),
                 extras=parts.extras(),
                 media=media,
-                posts=parts.post_readers(),
                 removers=parts.post_removers(),
-                identities=parts.identities(),
                 standing=StageChecks(database),
                 refresher=parts.refresher,
                 preflight=parts.preflight(),
@@ -235,20 +245,22 @@ class _Parts:
         return LazyAdapters(make, tuple(Platform))
 
     def _gateways(self) -> Mapping[Platform, Publisher]:
-        """The publishers for posts whose route is the gateway. Their key is checked as the token of an account is."""
-        e = self.endpoints
+        """The publishers for posts whose route is the gateway."""
 
         def make(platform: Platform) -> Publisher:
-            publisher, gateway = self.toolbox.make(platform, "gateway"), gateway_of(platform)
-            gate = AccountGate(
-                store=self.accounts,
-                tokens=KeyTokens(gateway, e),
-                readers={platform: cast(IdentityReader, publisher)},
-                sandboxed=lambda _: e.sandboxed(gateway),
-            )
-            return AccountPublisher(cast(Publisher, publisher), gate)
+            return AccountPublisher(cast(Publisher, self.toolbox.make(platform, "gateway")), self._gateway_gate(platform))
 
-        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "gateway")))
+        return LazyAdapters(make, _all_with("gateway"))
+
+    def _gateway_gate(self, platform: Platform) -> AccountGate:
+        """The gate of accounts that a gateway publishes for. Its key is checked as the token of an account is."""
+        e, gateway = self.endpoints, gateway_of(platform)
+        return AccountGate(
+            store=self.accounts,
+            tokens=KeyTokens(gateway, e),
+            readers={platform: cast(IdentityReader, self.toolbox.make(platform, "gateway"))},
+            sandboxed=lambda _: e.sandboxed(gateway),
+        )
 
     def _account_gate(self) -> AccountGate:
         e = self.endpoints
@@ -259,43 +271,49 @@ class _Parts:
             sandboxed=lambda platform: not platform.spec.remote or e.sandboxed(str(platform)),
         )
 
-    def late_ids(self) -> Mapping[Platform, LateIds]:
-        def make(platform: Platform) -> LateIds:
-            return AccountLateIds(cast(LateIds, self.toolbox.make(platform, "late_ids")))
+    def own_reads(self) -> PublishedReads:
+        """What reads posts at their platform."""
+        return self._reads("metrics", "late_ids", "post_reader", "identity", lambda _: self._account_gate())
 
-        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "late_ids")))
+    def gateway_reads(self) -> PublishedReads:
+        """What reads posts at the gateway that published them."""
+        return self._reads("gateway_metrics", "gateway_late_ids", "gateway_post_reader", "gateway", self._gateway_gate)
+
+    def _reads(self, metrics: str, late: str, posts: str, identity: str, gate: Callable[[Platform], AccountGate]) -> PublishedReads:
+        def make(what: str) -> Callable[[Platform], Any]:
+            return lambda platform: self.toolbox.make(platform, what)
+
+        def reader(platform: Platform) -> MetricsReader:
+            return AccountMetricsReader(cast(MetricsReader, self.toolbox.make(platform, metrics)), gate(platform))
+
+        def finder(platform: Platform) -> LateIds:
+            return AccountLateIds(cast(LateIds, self.toolbox.make(platform, late)))
+
+        return PublishedReads(
+            metrics=LazyAdapters(reader, _all_with(metrics)),
+            late_ids=LazyAdapters(finder, _all_with(late)),
+            posts=LazyAdapters(make(posts), _all_with(posts)),
+            identities=LazyAdapters(make(identity), _all_with(identity)),
+        )
 
     def extras(self) -> Mapping[Platform, ExtraAdder]:
         def make(platform: Platform) -> ExtraAdder:
             return AccountExtras(cast(ExtraAdder, self.toolbox.make(platform, "extras")), self._account_gate())
 
-        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "extras")))
-
-    def readers(self) -> Mapping[Platform, MetricsReader]:
-        def make(platform: Platform) -> MetricsReader:
-            return AccountMetricsReader(cast(MetricsReader, self.toolbox.make(platform, "metrics")), self._account_gate())
-
-        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "metrics")))
-
-    def post_readers(self) -> Mapping[Platform, PostReader]:
-        def make(platform: Platform) -> PostReader:
-            return cast(PostReader, self.toolbox.make(platform, "post_reader"))
-
-        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "post_reader")))
+        return LazyAdapters(make, _all_with("extras"))
 
     def post_removers(self) -> Mapping[Platform, PostRemover]:
         def make(platform: Platform) -> PostRemover:
             return cast(PostRemover, self.toolbox.make(platform, "post_remover"))
 
-        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "post_remover")))
+        return LazyAdapters(make, _all_with("post_remover"))
 
     def preflight(self) -> PreflightTools:
         def all_of(what: str) -> Mapping[Platform, Any]:
-            made = tuple(platform for platform in Platform if can(platform, what))
-            return LazyAdapters(lambda platform: self.toolbox.make(platform, what), made)
+            return LazyAdapters(lambda platform: self.toolbox.make(platform, what), _all_with(what))
 
         return PreflightTools(
-            identities=self.identities(),
+            identities=all_of("identity"),
             permissions=all_of("grants"),
             readers=all_of("preflight"),
             publishers=all_of("publisher"),
@@ -304,13 +322,10 @@ class _Parts:
             gateways=all_of("gateway"),
         )
 
-    def identities(self) -> Mapping[Platform, IdentityReader]:
-        """Also those of the sandbox, which `identity_readers` leaves out."""
 
-        def make(platform: Platform) -> IdentityReader:
-            return cast(IdentityReader, self.toolbox.make(platform, "identity"))
-
-        return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "identity")))
+def _all_with(what: str) -> tuple[Platform, ...]:
+    """The platforms that have this adapter."""
+    return tuple(platform for platform in Platform if can(platform, what))
 
 
 def identity_readers(toolbox: Toolbox, endpoints: Endpoints) -> Mapping[Platform, IdentityReader]:
@@ -321,7 +336,7 @@ def identity_readers(toolbox: Toolbox, endpoints: Endpoints) -> Mapping[Platform
             raise KeyError(platform)
         return cast(IdentityReader, toolbox.make(platform, "identity"))
 
-    return LazyAdapters(make, tuple(platform for platform in Platform if can(platform, "identity")))
+    return LazyAdapters(make, _all_with("identity"))
 
 
 class _Lazy:

@@ -86,7 +86,7 @@ class Toolbox:
         maker: Callable[[Tools], object] | None = getattr(adapters(platform), what, None)
         if maker is None:
             raise KeyError(f"{platform.title} has no adapter `{what}`")
-        return maker(self.tools(platform, asked=what != "gateway"))
+        return maker(self.tools(platform, asked=not what.startswith("gateway")))
 
 
 class LazyAdapters(dict[Platform, T], Generic[T]):

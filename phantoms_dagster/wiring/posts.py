@@ -41,7 +41,7 @@ class PostDecisions:
         post = self._unsettled(key, platform)
         reference = post_reference(platform, given, sandbox=post.sandbox)
         claimed = ClaimedPost(key, platform, post.account, reference, post.attempted_at)
-        standing = None if unread else self._look(claimed)
+        standing = None if unread else self._look(claimed, by_gateway=post.route == GATEWAY)
         url = given.strip() if "://" in given else ""
         if standing is None:
             seen = SeenPost(reference, url, None, f"not read at {platform.title}: {url or reference}")
@@ -68,9 +68,10 @@ class PostDecisions:
         check_place(self._services, post)
         return post
 
-    def _look(self, claimed: ClaimedPost) -> PostStanding | None:
+    def _look(self, claimed: ClaimedPost, *, by_gateway: bool) -> PostStanding | None:
         async def work(pipeline: Pipeline) -> PostStanding | None:
-            return await check_claim(claimed, pipeline.posts, pipeline.identities, self._services.clock.now())
+            reads = pipeline.reads_of(by_gateway=by_gateway)
+            return await check_claim(claimed, reads.posts, reads.identities, self._services.clock.now())
 
         return with_pipeline(self._services, work)
 
@@ -107,9 +108,10 @@ class Takedowns:
             )
 
         async def work(pipeline: Pipeline) -> str:
+            readers = pipeline.reads_of(by_gateway=post.route == GATEWAY).posts
             if by_hand:
-                return await check_deleted(post.platform, post.account, remote_id, pipeline.posts)
-            return await take_down(post.platform, post.account, remote_id, pipeline.removers, pipeline.posts)
+                return await check_deleted(post.platform, post.account, remote_id, readers)
+            return await take_down(post.platform, post.account, remote_id, pipeline.removers, readers)
 
         evidence = with_pipeline(self._services, work)
         PostChanges(self._services.engine).taken_down(post.id, post.key, str(post.platform), evidence, actor)

@@ -21,6 +21,7 @@ from phantoms_dagster.providers.tools import ServiceTools
 from phantoms_dagster.providers.uploadpost.publisher import UploadPostPublisher
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.uploadpost.routes import routes
+from phantoms_dagster.sandbox.uploadpost.state import SandboxRequest
 from phantoms_dagster_tests.contract.publishing_kit import FakeJournal, MortalTransport, SandboxClock, SandboxTokens
 from phantoms_dagster_tests.contract.tiktok_world import CAPTION, probe
 
@@ -48,8 +49,8 @@ class UploadPost:
             secret=lambda name: None,
         )
 
-    def publisher(self) -> UploadPostPublisher:
-        tools = Tools(
+    def tools(self) -> Tools:
+        return Tools(
             client=self.client,
             base_url="",
             tokens=SandboxTokens(),
@@ -61,7 +62,9 @@ class UploadPost:
             folder=self.folder,
             service=lambda name: self.service(),
         )
-        return gateway.publisher(tools)
+
+    def publisher(self) -> UploadPostPublisher:
+        return gateway.publisher(self.tools())
 
     def job(self, size: int = 20_000, *, privacy: str = "PUBLIC_TO_EVERYONE", **choices: Any) -> PublishJob:
         file = self.folder / f"{size}.mp4"
@@ -88,6 +91,11 @@ class UploadPost:
 
     def fault(self, route: str, kind: str = "status", **facts: Any) -> None:
         self.sandbox.faults.append(Fault(route=f"uploadpost.{route}", kind=kind, **({"times": 1} | facts)))
+
+    @property
+    def requests(self) -> list[SandboxRequest]:
+        found: list[SandboxRequest] = self.sandbox.state["uploadpost"].requests
+        return found
 
     @property
     def posts(self) -> list[dict[str, Any]]:

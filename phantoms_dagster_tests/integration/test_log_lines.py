@@ -90,7 +90,7 @@ async def test_the_pipelines_calls_are_lines_at_debug_and_carry_no_token(
     )
     async with open_pipeline(given, Endpoints(given), FakeClock(), database_url) as pipeline:
         with pytest.raises(Transient):
-            await metrics(pipeline.readers[Platform("instagram")], "main", ["42"])
+            await metrics(pipeline.own.metrics[Platform("instagram")], "main", ["42"])
     (line,) = [line for line in written(capsys) if line["logger"] == "phantoms_dagster.calls"]
     wanted = {"integration": "instagram_metrics", "account": "main", "host": "127.0.0.1", "outcome": "failed", "level": "DEBUG"}
     assert {name: line[name] for name in wanted} == wanted

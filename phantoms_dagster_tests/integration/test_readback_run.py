@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from phantoms_dagster.defs.assets.performance import thinning_job
 from phantoms_dagster.defs.build import build_definitions
 from phantoms_dagster.sandbox.core import Fault
+from phantoms_dagster.sandbox.uploadpost.state import SandboxRequest
 from phantoms_dagster.sandbox.youtube.videos import YouTubeVideo
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.attention import AttentionBoard
@@ -58,6 +60,16 @@ def on_youtube(running: Running, remote_id: str) -> None:
     running.sandbox.state["youtube"].videos[remote_id] = YouTubeVideo(
         remote_id, "main", {"title": "t"}, {"privacyStatus": "public"}, "a.mp4", 100, "x", HEAD, at, at, published_at=at
     )
+
+
+def through_upload_post(running: Running, number: int) -> SandboxRequest:
+    """A public TikTok post of two days ago that Upload-Post published."""
+    at, request_id = time.time() - 2 * 86_400, str(uuid.UUID(int=number))
+    fields = {"privacy_level": "PUBLIC_TO_EVERYONE", "title": "t"}
+    post_id = f"75000000000000000{number:02}"
+    made = SandboxRequest(request_id, request_id, "main", "tiktok", fields, 100, "x", at, "posted", post_id, run_at=at)
+    running.sandbox.state["uploadpost"].requests.append(made)
+    return made
 
 
 def analytics(services: Services, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
@@ -164,3 +176,25 @@ def test_a_post_that_was_made_private_blocked_or_deleted_is_recorded_told_and_sh
     videos[f"r-{private}"].status["privacyStatus"] = "public"
     assert rounds() == 2
     assert states() == {private: "published", blocked: "published", deleted: "gone"}
+
+
+def test_posts_that_a_gateway_published_are_read_there_and_noticed_when_they_are_gone(
+    archive: Archive, running: Running, services: Services
+) -> None:
+    shown, deleted = through_upload_post(running, 1), through_upload_post(running, 2)
+    for key, request in zip(archive.world.add(2), (shown, deleted), strict=True):
+        archive.post(key, platform="tiktok")
+        archive.world.write("UPDATE phantoms.posts SET remote_id = :id WHERE remote_id = :old", id=request.post_id, old=f"r-{key}")
+    archive.world.write("UPDATE phantoms.posts SET sandbox = true, route = 'gateway'")
+    running.sandbox.config["uploadpost.removed"] = [deleted.post_id]
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = metadata(analytics(services, instance), "post_metrics")
+        assert (found["due"], found["posts"], found["missing"], found["changed"]) == (2, 1, 1, 0)
+        assert found["views"] > 0
+        archive.world.write("UPDATE phantoms.post_reads SET due_at = now(), gone_at = gone_at - interval '2 hours'")
+        found = metadata(analytics(services, instance), "post_metrics")
+    assert (found["missing"], found["changed"]) == (1, 1)
+    [change] = archive.world.rows("SELECT state, evidence FROM phantoms.post_changes")
+    assert change["state"] == "gone"
+    assert "at Upload-Post does not contain it" in change["evidence"]
+    assert running.sandbox.calls.get("tiktok.query", 0) == 0

@@ -32,9 +32,11 @@ from phantoms_dagster.platforms.tiktok.handover import waiting_for_creator
 from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
 from phantoms_dagster.platforms.tiktok.requests import check_job
 from phantoms_dagster.production.accounts import AccountGate
+from phantoms_dagster.production.late_ids import LookupRound, find_late_ids
 from phantoms_dagster.production.stages.post import Publish
 from phantoms_dagster.providers.tools import ServiceTools
 from phantoms_dagster.providers.uploadpost.publisher import GatewayRules, UploadPostPublisher
+from phantoms_dagster.providers.uploadpost.results import UploadPostLateIds
 from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.tiktok.routes import routes
 from phantoms_dagster.sandbox.uploadpost.routes import routes as gateway_routes
@@ -44,6 +46,7 @@ from phantoms_dagster.store.attention import AttentionBoard
 from phantoms_dagster.store.audit import AuditLog
 from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
 from phantoms_dagster.store.decisions import Decisions
+from phantoms_dagster.store.late_ids import LateIdTable
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.post_times import PostgresPostTimes
 from phantoms_dagster.store.results.readings import Results
@@ -56,9 +59,14 @@ from phantoms_dagster_tests.integration.test_reconciliation import posts
 TIKTOK = Platform("tiktok")
 
 
-def drafting(route: str = "inbox") -> Channel:
-    choices = TikTokChoices.model_validate({"route": route, "privacy": "SELF_ONLY"})
+def drafting(route: str = "inbox", privacy: str = "SELF_ONLY") -> Channel:
+    choices = TikTokChoices.model_validate({"route": route, "privacy": privacy})
     return CHANNEL.model_copy(update={"accounts": {TIKTOK: "ocean"}, "tiktok": choices})
+
+
+def _public_id(text: str) -> str | None:
+    number = text.rpartition("/")[2]
+    return number if number.isdigit() else None
 
 
 class TikTokStudio:
@@ -82,7 +90,7 @@ class TikTokStudio:
             setting=lambda name: None,
             secret=lambda name: None,
         )
-        rules = GatewayRules(check_job, fields, error_for, waiting_for_creator, lambda url: url.rpartition("/")[2])
+        rules = GatewayRules(check_job, fields, error_for, waiting_for_creator, _public_id)
         self.gateway = UploadPostPublisher(TIKTOK, rules, service, max_wait=60.0)
         self.publish = Publish(
             gateways={TIKTOK: self.gateway},
@@ -336,12 +344,38 @@ def test_the_sandbox_answers_for_a_gateway_that_a_channel_uses_and_only_then() -
     assert real.key("uploadpost") == "a-key-of-ours"
 
 
-async def test_numbers_of_gateway_posts_are_read_only_if_the_account_is_connected_too(tiktok: TikTokStudio) -> None:
+async def test_numbers_of_gateway_posts_are_read_from_the_gateway_even_if_the_account_is_not_connected(
+    tiktok: TikTokStudio,
+) -> None:
     await tiktok.post(await tiktok.ready(drafting("gateway")))
     tiktok.world.write("UPDATE phantoms.posts SET published_at = clock_timestamp() - interval '2 hours'")
-    assert Results(tiktok.world.engine).due(sandboxed=None) == []
-    tiktok.world.write("UPDATE phantoms.accounts SET token_ref = 'env:TOKEN' WHERE platform = 'tiktok' AND name = 'ocean'")
-    assert len(Results(tiktok.world.engine).due(sandboxed=None)) == 1
+    results = Results(tiktok.world.engine)
+    assert [row.by_gateway for row in results.due(sandboxed=None)] == [True]
+    assert results.due(sandboxed=["tiktok"]) == []
+    assert len(results.due(sandboxed=[], gateways=["tiktok"])) == 1
+
+
+async def test_the_late_id_of_a_gateway_post_is_asked_for_at_the_gateway_and_saved_once(tiktok: TikTokStudio) -> None:
+    tiktok.sandbox.config |= {"uploadpost.id_seconds": 60.0, "uploadpost.final_seconds": 0.0}
+    await tiktok.post(await tiktok.ready(drafting("gateway", privacy="PUBLIC_TO_EVERYONE")))
+    request_id = tiktok.row()["remote_id"]
+    tiktok.world.write("UPDATE phantoms.posts SET published_at = clock_timestamp() - interval '2 minutes'")
+    rule = TIKTOK.spec.late_ids
+    assert rule is not None
+    assert LateIdTable(tiktok.world.engine, TIKTOK, rule).due(sandbox=True, most=9) == []
+    table = LateIdTable(tiktok.world.engine, TIKTOK, rule, gateway=True)
+    finder = UploadPostLateIds(TIKTOK, _public_id, tiktok.gateway.service)
+    for seconds, found in ((0, 0), (61, 1)):
+        tiktok.sandbox.advance(seconds)
+        tiktok.world.write("UPDATE phantoms.late_ids SET ask_at = clock_timestamp()")
+        done = LookupRound()
+        await find_late_ids(table, {TIKTOK: finder}, tiktok.studio.clock, done, sandbox=True)
+        assert (len(done.found), done.failures) == (found, {})
+    [entry] = tiktok.sandbox.ledger
+    row = tiktok.row()
+    assert request_id != row["remote_id"] == entry["remote_id"]
+    assert row["url"].endswith(f"/uploadpost/watch/{entry['remote_id']}")
+    assert table.due(sandbox=True, most=9) == []
 
 
 async def test_the_list_of_accounts_says_that_the_sandbox_answers(tiktok: TikTokStudio) -> None:

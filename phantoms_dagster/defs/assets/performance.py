@@ -62,8 +62,10 @@ def post_metrics(context: dg.AssetExecutionContext, services: dg.ResourceParam[S
     """Read the results of posts. An account that cannot be read fails the check, but the results of other accounts are saved."""
     results = services.results()
     may_be = services.settings.sandbox.mode != "off"
-    sandboxed = [str(platform) for platform in Platform if may_be and services.endpoints.sandboxed(str(platform))]
-    posts, unsupported = results.due(sandboxed=sandboxed), results.unsupported()
+    endpoints = services.endpoints
+    sandboxed = [str(platform) for platform in Platform if may_be and endpoints.sandboxed(str(platform))]
+    gateways = [str(p) for p in Platform if may_be and p.spec.gateway is not None and endpoints.sandboxed(p.spec.gateway)]
+    posts, unsupported = results.due(sandboxed=sandboxed, gateways=gateways), results.unsupported()
 
     recorded, readings = PostChanges(services.engine), list[PostReading]()
 
@@ -73,9 +75,12 @@ def post_metrics(context: dg.AssetExecutionContext, services: dg.ResourceParam[S
 
     async def work() -> tuple[performance.ReadbackResult, post_changes.ChangeRound, Mapping[str, str]]:
         pipeline = await services.pipeline()
-        read = await performance.read_back(posts, pipeline.readers, keep, unsupported)
         known = await asyncio.to_thread(recorded.latest, [post.post_id for post in posts])
-        noticed = await post_changes.notice_changes(posts, readings, known, pipeline.posts, pipeline.identities)
+        read, noticed = performance.ReadbackResult(()), post_changes.ChangeRound()
+        for by_gateway in (False, True):
+            reads, some = pipeline.reads_of(by_gateway=by_gateway), [post for post in posts if post.by_gateway is by_gateway]
+            read = read.joined(await performance.read_back(some, reads.metrics, keep, unsupported))
+            noticed.add(await post_changes.notice_changes(some, readings, known, reads.posts, reads.identities))
         # Here, because this runs every hour: an account without posts would lose its connection if nothing renewed it.
         return read, noticed, await pipeline.refresher.renew_idle()
 

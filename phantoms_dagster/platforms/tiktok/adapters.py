@@ -16,10 +16,14 @@ from phantoms_dagster.platforms.tiktok.publisher import TikTokPublisher
 from phantoms_dagster.platforms.tiktok.route_facts import route_facts
 from phantoms_dagster.platforms.tools import Tools
 from phantoms_dagster.providers.uploadpost.publisher import UploadPostPublisher
+from phantoms_dagster.providers.uploadpost.results import UploadPostLateIds, UploadPostMetricsReader, UploadPostReader
 
 __all__ = [
     "SCOPES",
     "gateway",
+    "gateway_late_ids",
+    "gateway_metrics",
+    "gateway_post_reader",
     "grants",
     "identity",
     "late_ids",
@@ -47,6 +51,21 @@ def publisher(tools: Tools) -> TikTokPublisher:
 def gateway(tools: Tools) -> UploadPostPublisher:
     """See `platforms.tools`."""
     return through_gateway.publisher(tools)
+
+
+def gateway_late_ids(tools: Tools) -> UploadPostLateIds:
+    """See `platforms.tools`."""
+    return through_gateway.late_ids(tools)
+
+
+def gateway_metrics(tools: Tools) -> UploadPostMetricsReader:
+    """See `platforms.tools`."""
+    return through_gateway.metrics(tools)
+
+
+def gateway_post_reader(tools: Tools) -> UploadPostReader:
+    """See `platforms.tools`."""
+    return through_gateway.post_reader(tools)
 
 
 def metrics(tools: Tools) -> TikTokMetricsReader:

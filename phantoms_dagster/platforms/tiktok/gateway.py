@@ -13,11 +13,14 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.tiktok.api import error_for
+from phantoms_dagster.platforms.tiktok.chunks import is_public_id
 from phantoms_dagster.platforms.tiktok.handover import waiting_for_creator
 from phantoms_dagster.platforms.tiktok.requests import check_job, post_info
 from phantoms_dagster.platforms.tools import Tools
 from phantoms_dagster.providers.uploadpost.publisher import GatewayRules, UploadPostPublisher
+from phantoms_dagster.providers.uploadpost.results import UploadPostLateIds, UploadPostMetricsReader, UploadPostReader
 
+TIKTOK = Platform("tiktok")
 _VIDEO = re.compile(r"/(?:video|watch)/(\d+)")
 
 
@@ -34,9 +37,10 @@ def _error(code: str, said: str) -> ProviderError | None:
     return error_for(code, said)
 
 
-def _public_id(url: str) -> str | None:
-    found = _VIDEO.search(url)
-    return found[1] if found else None
+def _public_id(text: str) -> str | None:
+    """The public id of a video in its URL, or the text itself if it is one."""
+    found = _VIDEO.search(text)
+    return found[1] if found else text if is_public_id(text) else None
 
 
 def publisher(tools: Tools) -> UploadPostPublisher:
@@ -48,4 +52,19 @@ def publisher(tools: Tools) -> UploadPostPublisher:
         waiting=waiting_for_creator,
         public_id=_public_id,
     )
-    return UploadPostPublisher(Platform("tiktok"), rules, tools.service("uploadpost"), max_wait=tools.max_wait)
+    return UploadPostPublisher(TIKTOK, rules, tools.service("uploadpost"), max_wait=tools.max_wait)
+
+
+def late_ids(tools: Tools) -> UploadPostLateIds:
+    """The finder of public ids for such posts."""
+    return UploadPostLateIds(TIKTOK, _public_id, tools.service("uploadpost"))
+
+
+def metrics(tools: Tools) -> UploadPostMetricsReader:
+    """The reader of their numbers."""
+    return UploadPostMetricsReader(TIKTOK, tools.service("uploadpost"))
+
+
+def post_reader(tools: Tools) -> UploadPostReader:
+    """The reader that tells whether TikTok still shows them."""
+    return UploadPostReader(TIKTOK, tools.service("uploadpost"))

@@ -21,11 +21,15 @@ PLATFORM = PlatformSpec(
     usual=True,
     oauth=True,
     # Until moderation has ended, a post has only its publish_id, such as v_pub_file~v2-1.123. Only a post that is public to
-    # everyone ever gets a number. That may be what the creator chose for a draft.
+    # everyone ever gets a number. That may be what the creator chose for a draft. `fields`: a post through the gateway.
     gateway="uploadpost",
     late_ids=LateIdRule(
         public_id="^[0-9]+$",
-        handles=({"privacy": "PUBLIC_TO_EVERYONE"}, {"privacy": CREATORS_CHOICE}),
+        handles=(
+            {"privacy": "PUBLIC_TO_EVERYONE"},
+            {"privacy": CREATORS_CHOICE},
+            {"fields": {"privacy_level": "PUBLIC_TO_EVERYONE"}},
+        ),
     ),
     adapters="phantoms_dagster.platforms.tiktok.adapters",
     sandbox="phantoms_dagster.sandbox.tiktok.routes",

@@ -1,13 +1,16 @@
 """Upload-Post's API: its reads, its errors, and what the status of a request says. `publisher` sends the posts.
 
-Source: docs.upload-post.com (upload, status, error codes, rate limits), read in November 2026. What it leaves open is read so that
-a post is never sent twice: an unknown state is no failure, and a request failed only if the platform's own result says so.
+Source: docs.upload-post.com (upload, status, history, media, analytics, error codes, rate limits), read in November 2026. What it
+leaves open is read so that a post is never sent twice: an unknown state is no failure, and a request failed only if the platform's
+own result says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal
 
@@ -15,12 +18,24 @@ import httpx
 
 from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Rejected, Throttled, Transient
 from phantoms_dagster.domain.values import JsonObject, JsonValue
-from phantoms_dagster.providers.http import evidence, json_object, lenient_json, quoted, retry_after, send, server_error, unexpected
+from phantoms_dagster.providers.http import (
+    evidence,
+    json_object,
+    lenient_json,
+    objects,
+    quoted,
+    retry_after,
+    send,
+    server_error,
+    unexpected,
+)
 from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.providers.tools import ServiceTools
 
 PROVIDER = "uploadpost"
 DAY_SECONDS, HOUR_SECONDS = 86_400.0, 3_600.0
+HISTORY_LIMIT, HISTORY_PAGES = 100, 5
+MEDIA_LIMIT, MEDIA_PAGES = 20, 100  # TikTok's longest page; two thousand posts
 PENDING = frozenset({"pending", "queued", "processing", "in_progress", "retryable"})
 
 
@@ -98,6 +113,16 @@ class RequestStatus:
     code: str = ""
 
 
+@dataclass(frozen=True)
+class SeenPost:
+    """A post as a read shows it. Empty texts: it does not say."""
+
+    id: str
+    url: str
+    caption: str = ""
+    at: datetime | None = None
+
+
 class UploadPostApi:
     """The reads."""
 
@@ -126,6 +151,55 @@ class UploadPostApi:
             raise Transient("Upload-Post answered 404 and no status", provider=PROVIDER, code="404", evidence=evidence(response))
         return _status(self._object(response), platform)
 
+    async def in_history(self, request_id: str, platform: str) -> SeenPost | None:
+        """What the history says about a successful request on one platform; None without an entry that names the post.
+
+        The history is read in pages, newest first, in case the server does not filter it by the request.
+        """
+        for page in range(1, HISTORY_PAGES + 1):
+            params = {"page": str(page), "limit": str(HISTORY_LIMIT), "request_id": request_id}
+            entries = objects(await self._get("/uploadposts/history", params), "history")
+            for entry in entries:
+                if (entry.get("request_id"), entry.get("platform")) == (request_id, platform) and entry.get("success") is True:
+                    seen = _post(entry)
+                    return seen if seen.id or seen.url else None
+            if len(entries) < HISTORY_LIMIT:
+                return None
+        return None
+
+    async def posts(self, platform: str, profile: str) -> AsyncIterator[Sequence[SeenPost]]:
+        """The account's posts as the platform lists them, newest first, page by page. Raises Transient for a list without end."""
+        params, seen = {"platform": platform, "user": profile, "limit": str(MEDIA_LIMIT)}, set[str]()
+        while True:
+            body = await self._get("/uploadposts/media", params)
+            yield [_post(entry) for entry in objects(body, "media")]
+            cursor = _text(body, "next_cursor", "cursor")
+            if not cursor:
+                return
+            if cursor in seen or len(seen) == MEDIA_PAGES:
+                raise Transient("Upload-Post lists posts without an end", provider=PROVIDER, code="endless_list")
+            seen.add(cursor)
+            params = {**params, "cursor": cursor}
+
+    async def analytics(self, platform: str, profile: str, remote_id: str) -> JsonObject | None:
+        """The platform's live numbers of a post. `remote_id`: the platform's id, or the id of our request. None: no such post.
+
+        One of 100 calls within five minutes.
+        """
+        path, params = "/uploadposts/post-analytics", {"platform": platform}
+        if is_request_id(remote_id):
+            path = f"{path}/{remote_id}"
+        else:
+            params |= {"platform_post_id": remote_id, "user": profile}
+        response = await self._ask(path, params)
+        if response.status_code == 404:
+            return None
+        platforms = self._object(response).get("platforms")
+        found = platforms.get(platform) if isinstance(platforms, dict) else None
+        if not isinstance(found, dict):
+            raise Transient("Upload-Post answered without this platform's numbers", provider=PROVIDER, code="no_numbers")
+        return found
+
     async def _get(self, path: str, params: Mapping[str, str]) -> JsonObject:
         return self._object(await self._ask(path, params))
 
@@ -151,9 +225,7 @@ def _status(body: JsonObject, platform: str) -> RequestStatus:
         state: Literal["pending", "unclear"] = "pending" if whole in PENDING else "unclear"
         return RequestStatus(state, f"the request is {whole or 'in no state'}")
     own = str(result.get("status") or ("" if result.get("success") is None else "completed" if result["success"] else "failed"))
-    found, url = _text(result, "platform_post_id", "publish_id"), _text(result, "url", "post_url")
-    if not url.startswith(("https://", "http://")):
-        url = ""  # people open it
+    found, url = _text(result, "platform_post_id", "publish_id"), _url(result)
     said = _text(result, "error_message", "error", "message")
     if own in PENDING:
         return RequestStatus("pending", f"the post is {own}")
@@ -174,6 +246,31 @@ def _result(results: JsonValue, platform: str) -> JsonObject | None:
         if isinstance(one, dict) and one.get("platform") == platform:
             return one
     return None
+
+
+def is_request_id(text: str) -> bool:
+    """Whether it is the id of a request, and no id of a platform."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _post(entry: JsonObject) -> SeenPost:
+    """An entry of the history, or of the list of media."""
+    stamp = _text(entry, "timestamp", "upload_timestamp")
+    try:
+        at = datetime.fromisoformat(stamp)
+    except ValueError:
+        at = None
+    aware = at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return SeenPost(_text(entry, "id", "platform_post_id"), _url(entry), _text(entry, "caption", "post_title"), aware)
+
+
+def _url(result: JsonObject) -> str:
+    """The post's address, which people open. Empty for anything else."""
+    url = _text(result, "url", "post_url", "permalink")
+    return url if url.startswith(("https://", "http://")) else ""
 
 
 def _text(result: JsonObject, *names: str) -> str:

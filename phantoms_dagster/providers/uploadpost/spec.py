@@ -17,9 +17,16 @@ PROVIDER = ProviderSpec(
     sandbox_path="/uploadpost/api",
     renew="connect the account again at Upload-Post",
     # Posts themselves go through the pool of their platform, because its daily limit counts them whatever route they take. Reads
-    # have no documented limit: a poll of each post every ten seconds is what the documentation asks for.
-    pools={"uploadpost": PoolLimits(slots=16, rates=(Rate(300, MINUTE, 60),))},
-    routes=(Route(None, r"", "uploadpost"),),
+    # have no documented limit: a poll of each post every ten seconds is what the documentation asks for. Only live
+    # analytics have one: 100 calls within five minutes, of all accounts together.
+    pools={
+        "uploadpost": PoolLimits(slots=16, rates=(Rate(300, MINUTE, 60),)),
+        "metrics_uploadpost": PoolLimits(slots=4, rates=(Rate(100, 5 * MINUTE, 20),)),
+    },
+    routes=(
+        Route("GET", r"/uploadposts/post-analytics", "metrics_uploadpost", integration="uploadpost_metrics"),
+        Route(None, r"", "uploadpost"),
+    ),
     settings={
         "api_key": Setting(SecretStr | None, None, "Key of Upload-Post, for channels whose route onto a platform is `gateway`."),
         "base_url": Setting(str, "https://api.upload-post.com/api", "Address of Upload-Post's API."),

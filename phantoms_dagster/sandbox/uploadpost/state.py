@@ -1,9 +1,10 @@
-"""The Upload-Post stand-in's state and decisions: requests by their id, limits, what became of each. `routes` has the HTTP part."""
+"""The Upload-Post stand-in's state and decisions: requests by their id, limits, runs, retries. `reads` has what is shown of it."""
 
 from __future__ import annotations
 
-import hashlib
+import uuid
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from phantoms_dagster.sandbox.core import Sandbox
@@ -11,24 +12,32 @@ from phantoms_dagster.sandbox.pace import wait_seconds
 
 DAY_SECONDS = 86_400.0
 DAILY_POSTS = {"tiktok": 15, "youtube": 10, "instagram": 50}
+ANALYTICS_CALLS, ANALYTICS_SECONDS = 100, 300.0
 BAD_KEYS, BLOCK_SECONDS = 10, 300.0
 KEY_SECONDS = 86_400.0  # how long an idempotency key is known
+SILENT_SECONDS = 3_600.0  # without activity for this long, a request counts as failed
 PRIVACY = ["PUBLIC_TO_EVERYONE", "MUTUAL_FOLLOW_FRIENDS", "SELF_ONLY"]
 TIKTOK_SWITCHES = ("disable_comment", "disable_duet", "disable_stitch", "brand_content_toggle", "brand_organic_toggle", "is_aigc")
+DONE = ("posted", "draft")
 
 
 class Refusal(Exception):
-    """A refusal of the API: its HTTP status, message, and more headers."""
+    """A refusal of the API: its HTTP status, message, more headers, and an error code if it has one."""
 
-    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None, *, code: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers or {}
+        self.code = code
 
 
 @dataclass
 class SandboxRequest:
-    """One accepted upload. `outcome`: `posted`, `draft`, or the error code with which the platform refused it."""
+    """One accepted upload. `outcome`: `posted`, `draft`, `scheduled`, `stuck`, `retryable`, or the code of the platform's refusal.
+
+    `run_at`: when its present run began, or will begin if it is scheduled. `runs`: how often it was run. `row`: its key in the
+    saved state. `ignored`: the fields that the platform ignores.
+    """
 
     id: str
     key: str
@@ -40,6 +49,11 @@ class SandboxRequest:
     accepted_at: float
     outcome: str
     post_id: str = ""
+    run_at: float = 0.0
+    runs: int = 1
+    row: str = ""
+    job_id: str = ""
+    ignored: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -49,6 +63,7 @@ class UploadPostState:
     sandbox: Sandbox
     requests: list[SandboxRequest] = field(default_factory=list)
     bad_keys: list[float] = field(default_factory=list)
+    analytics_calls: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Continue from what outlived the process."""
@@ -86,17 +101,28 @@ class UploadPostState:
         }
 
     def check_limit(self, user: str, platform: str) -> None:
-        """Raise Refusal when the account has had its posts within 24 hours, or the plan its uploads."""
+        """Raise Refusal when the account has had its posts within 24 hours, or the plan its uploads of the month."""
         now = self.sandbox.now()
         most = self.sandbox.setting("uploadpost.daily_posts", DAILY_POSTS.get(platform))
-        mine = [r for r in self.requests if (r.user, r.platform) == (user, platform) and r.accepted_at > now - DAY_SECONDS]
+        mine = [r.accepted_at for r in self.requests if (r.user, r.platform) == (user, platform)]
+        mine = [at for at in mine if at > now - DAY_SECONDS]
         if most is not None and len(mine) >= most:
-            raise Refusal(
-                429, f"Daily limit reached for {platform}", {"X-RateLimit-Limit": str(most), "X-RateLimit-Remaining": "0"}
-            )
+            reset = min(mine, default=now) + DAY_SECONDS
+            raise Refusal(429, f"Daily limit reached for {platform}", _used_up(most, reset))
         plan = self.sandbox.setting("uploadpost.monthly_uploads", None)
-        if plan is not None and len(self.requests) >= plan:
-            raise Refusal(429, "Monthly upload limit of the plan reached")
+        month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        if plan is not None and sum(r.accepted_at >= month.timestamp() for r in self.requests) >= plan:
+            following = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
+            raise Refusal(429, "Monthly upload limit of the plan reached", _used_up(plan, following.timestamp()))
+
+    def count_analytics(self) -> None:
+        """Count a call of live analytics. Raise Refusal for the hundred and first within five minutes."""
+        now = self.sandbox.now()
+        self.analytics_calls = [at for at in self.analytics_calls if at > now - ANALYTICS_SECONDS]
+        if len(self.analytics_calls) >= ANALYTICS_CALLS:
+            reset = self.analytics_calls[0] + ANALYTICS_SECONDS
+            raise Refusal(429, "Too many analytics requests", _used_up(ANALYTICS_CALLS, reset))
+        self.analytics_calls.append(now)
 
     # --- requests
 
@@ -116,18 +142,79 @@ class UploadPostState:
                 return request
         return None
 
-    def accept(self, request_id: str, key: str, fields: dict[str, str], size: int, sha256: str) -> SandboxRequest:
-        """Accept an upload, which is what publishes it."""
-        user, platform = fields["user"], fields["platform[]"]
-        outcome = "draft" if self.sandbox.setting("uploadpost.fallback_to_inbox", False) else "posted"
-        outcome = self.sandbox.setting("uploadpost.error_code", None) or outcome
+    def find(self, *, request_id: str = "", job_id: str = "") -> SandboxRequest | None:
+        """The newest request with this id, or of this job."""
+        for request in reversed(self.requests):
+            if (request_id and request.id == request_id) or (job_id and request.job_id == job_id):
+                return request
+        return None
+
+    def accept(
+        self, request_id: str, key: str, fields: dict[str, str], size: int, sha256: str, *, at: float | None = None
+    ) -> SandboxRequest:
+        """Accept an upload, which is what publishes it. `at`: it is scheduled for that time."""
+        user, platform, now = fields["user"], fields["platform[]"], self.sandbox.now()
         kept = {name: value for name, value in fields.items() if name != "video"}
-        request = SandboxRequest(request_id, key, user, platform, kept, size, sha256, self.sandbox.now(), outcome)
-        if outcome in ("posted", "draft"):
-            self._record(request)
+        ignored = [name for name in self.sandbox.setting("uploadpost.ignored_fields", []) if name in kept]
+        row = str(self.sandbox.number("uploadpost.request"))
+        request = SandboxRequest(
+            request_id, key, user, platform, kept, size, sha256, now, "scheduled", run_at=now, row=row, ignored=ignored
+        )
         self.requests.append(request)
-        self.sandbox.keep("uploadpost.request", str(self.sandbox.number("uploadpost.request")), request)
+        if at is None:
+            self._run(request)
+        else:
+            request.run_at, request.job_id = at, str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.sandbox.seed}:job:{row}"))
+            self._keep(request)
         return request
+
+    def run_due(self) -> None:
+        """Run the scheduled requests whose time has come."""
+        for request in self.requests:
+            if request.outcome == "scheduled" and request.run_at <= self.sandbox.now():
+                self._run(request)
+
+    def cancel(self, request: SandboxRequest) -> None:
+        """Cancel a scheduled request."""
+        self.requests.remove(request)
+        self.sandbox.forget("uploadpost.request", request.row)
+
+    def reschedule(self, request: SandboxRequest, at: float) -> None:
+        """Give a scheduled request another time."""
+        request.run_at = at
+        self._keep(request)
+
+    def finished(self, request: SandboxRequest) -> bool:
+        """Whether its present run has ended."""
+        if request.outcome in ("stuck", "scheduled"):
+            return False
+        processing = wait_seconds(self.sandbox, "uploadpost.processing_seconds", request.id)
+        return self.sandbox.now() >= request.run_at + self.lag + processing
+
+    @property
+    def lag(self) -> float:
+        """How long a request is not in the status after it was accepted."""
+        return float(self.sandbox.setting("uploadpost.status_lag_seconds", 1.0))
+
+    def retry(self, request: SandboxRequest) -> None:
+        """Run a failed request again, from the stored media. Raise Refusal when nothing failed."""
+        if not self.finished(request) or request.outcome in DONE:
+            raise Refusal(409, "No failed platforms to retry")
+        request.runs += 1
+        request.run_at = self.sandbox.now()
+        self._run(request)
+
+    def _run(self, request: SandboxRequest) -> None:
+        outcome = "draft" if self.sandbox.setting("uploadpost.fallback_to_inbox", False) else "posted"
+        if request.runs <= self.sandbox.setting("uploadpost.retryable_runs", 0):
+            outcome = "retryable"
+        request.outcome = self.sandbox.setting("uploadpost.error_code", None) or outcome
+        if request.outcome in DONE:
+            self._record(request)
+        self._keep(request)
+
+    def _keep(self, request: SandboxRequest) -> None:
+        self.sandbox.keep("uploadpost.request", request.row, request)
 
     def _record(self, request: SandboxRequest) -> None:
         facts = {
@@ -146,29 +233,6 @@ class UploadPostState:
         chosen = {"privacy": request.fields.get("privacy_level", ""), "is_aigc": request.fields.get("is_aigc") == "true"}
         self.sandbox.record("post", platform=request.platform, remote_id=request.post_id, **facts, **words, **chosen)
 
-    def status(self, request_id: str, origin: str) -> dict[str, Any] | None:
-        """The answer of status; None for a request that is not known, or not yet."""
-        request = next((r for r in reversed(self.requests) if r.id == request_id), None)
-        now, lag = self.sandbox.now(), self.sandbox.setting("uploadpost.status_lag_seconds", 1.0)
-        if request is None or now < request.accepted_at + lag:
-            return None
-        answer: dict[str, Any] = {"request_id": request.id, "status": "processing"}
-        if request.outcome == "stuck":  # it counts as failed after an hour without activity, which says nothing about the post
-            return answer if now < request.accepted_at + 3_600 else answer | {"status": "failed", "results": []}
-        processing = wait_seconds(self.sandbox, "uploadpost.processing_seconds", request.id)
-        if now < request.accepted_at + lag + processing:
-            return answer | {"results": [{"platform": request.platform, "status": "processing"}]}
-        result: dict[str, Any] = {"platform": request.platform, "status": "completed", "success": True}
-        if request.outcome == "posted":
-            result |= {"platform_post_id": request.post_id, "url": f"{origin}/uploadpost/watch/{request.post_id}"}
-        elif request.outcome == "draft":
-            result |= {"fallback_to_inbox": True, "publish_id": f"v_inbox_file~{_short(request.id)}"}
-        else:
-            said = f"the platform refused it: {request.outcome}"
-            result |= {"status": "failed", "success": False, "error_code": request.outcome, "error_message": said}
-        whole = "completed" if result["success"] else "failed"
-        return answer | {"status": whole, "results": [result]}
 
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _used_up(limit: int, reset: float) -> dict[str, str]:
+    return {"X-RateLimit-Limit": str(limit), "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(reset))}

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, text
 
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.readback import MOST_DOUBLINGS, READ_FOR, AccountRead, PostReading, PublishedRow, UnreadAccount
+from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.store import schema
 
 # A metric that an account did not have is requested again after this many days, because accounts and the API change.
@@ -16,8 +17,9 @@ UNSUPPORTED_DAYS = 7
 
 # The longest overdue first, so that if a full pool stops a read early, the next read begins with the posts that were left out.
 _DUE = text(
-    """
-    SELECT p.id AS post_id, v.key AS video_key, p.platform, p.account, p.remote_id, r.gone_at IS NOT NULL AS gone,
+    f"""
+    SELECT p.id AS post_id, v.key AS video_key, p.platform, p.account, p.remote_id, p.route = '{GATEWAY}' AS by_gateway,
+        r.gone_at IS NOT NULL AS gone,
         clock_timestamp() - r.gone_at AS gone_for,
         clock_timestamp() - p.published_at AS age
     FROM phantoms.posts p
@@ -27,11 +29,9 @@ _DUE = text(
         AND p.published_at BETWEEN clock_timestamp() - make_interval(secs => :read_for) AND clock_timestamp()
         AND (r.due_at IS NULL OR r.due_at <= clock_timestamp())
         AND NOT EXISTS (SELECT FROM phantoms.post_changes c WHERE c.post_id = p.id AND c.state = 'taken_down')
-        -- A gateway has its own app. The platform tells us about such a post only if the account is connected there, too.
-        AND (p.route <> 'gateway' OR EXISTS (SELECT FROM phantoms.accounts a WHERE a.platform = p.platform AND a.name = p.account
-            AND a.token_ref IS NOT NULL))
         -- The real platform does not know posts of the sandbox, and the sandbox does not know real posts.
-        AND (CAST(:sandboxed AS text[]) IS NULL OR p.sandbox = (p.platform = ANY(CAST(:sandboxed AS text[]))))
+        AND (CAST(:sandboxed AS text[]) IS NULL OR p.sandbox = (
+            p.platform = ANY(CASE WHEN p.route = '{GATEWAY}' THEN CAST(:gateways AS text[]) ELSE CAST(:sandboxed AS text[]) END)))
     ORDER BY COALESCE(r.due_at, p.published_at), p.id
     """
 )
@@ -142,12 +142,14 @@ class Results:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def due(self, sandboxed: Sequence[str] | None = None) -> list[PublishedRow]:
+    def due(self, sandboxed: Sequence[str] | None = None, gateways: Sequence[str] = ()) -> list[PublishedRow]:
         """The published posts that are due, the longest overdue first.
 
         `sandboxed`: the platforms that use the sandbox now; only real posts of the others are read. None: all posts.
+        `gateways`: the platforms whose gateway uses the sandbox now. It counts for posts that the gateway published.
         """
-        values = {"read_for": READ_FOR.total_seconds(), "sandboxed": None if sandboxed is None else list(sandboxed)}
+        sandbox = {"sandboxed": None if sandboxed is None else list(sandboxed), "gateways": list(gateways)}
+        values = {"read_for": READ_FOR.total_seconds(), **sandbox}
         with self._engine.connect() as connection:
             rows = connection.execute(_DUE, values).mappings()
             return [PublishedRow(**{**row, "platform": Platform(row["platform"])}) for row in rows]
