@@ -29,6 +29,7 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
         ("GET", "/media/{name}"): Role.PUBLIC,  # the URL is signed and expires within minutes
         ("GET", "/provider-events/{integration}"): Role.PUBLIC,  # each delivery is signed, and stored at most once
         ("POST", "/provider-events/{integration}"): Role.PUBLIC,
+        ("POST", "/provider-events/{integration}/{secret}"): Role.PUBLIC,
         ("GET", "/"): Role.VIEWER,
         ("POST", "/theme"): Role.VIEWER,
         # Review
@@ -160,6 +161,8 @@ ROLES: Mapping[tuple[str, str], Role] = MappingProxyType(
     }
 )
 
-# These routes do not look up the visitor and need no CSRF token. The first two answer even while PostgreSQL is down. The last is
-# for programs, which sign what they send.
-WITHOUT_VISITOR = frozenset({"/health", "/static/{digest}/{name}", "/provider-events/{integration}"})
+# These routes do not look up the visitor and need no CSRF token. The first two answer even while PostgreSQL is down. The last two
+# are for programs, which prove where their deliveries come from.
+WITHOUT_VISITOR = frozenset(
+    {"/health", "/static/{digest}/{name}", "/provider-events/{integration}", "/provider-events/{integration}/{secret}"}
+)

@@ -48,15 +48,15 @@ def register(app: FastAPI) -> None:
     """Add the routes."""
     limit = DeliveryLimit()
 
-    async def receive(request: Request, integration: str) -> Response:
-        """Take a delivery."""
+    async def receive(request: Request, integration: str, secret: str = "") -> Response:
+        """Take a delivery. `secret`: the end of the address, for a service that does not sign."""
         desk: Desk = request.app.state.desk
         if (refusal := _closed(desk, integration)) is not None:
             return refusal
         body = await _body_of(request)
         if body is None:
             return _answer(413, f"a delivery has at most {MOST_BYTES} bytes")
-        delivery = Delivery(dict(request.headers), dict(request.query_params), body, datetime.now(UTC))
+        delivery = Delivery(dict(request.headers), dict(request.query_params), body, datetime.now(UTC), secret)
         return await run_in_threadpool(_take, desk, integration, delivery, address_of(request), limit)
 
     async def shake_hands(request: Request, integration: str) -> Response:
@@ -66,7 +66,8 @@ def register(app: FastAPI) -> None:
             return refusal
         return await run_in_threadpool(_shake_hands, desk, integration, dict(request.query_params), address_of(request))
 
-    app.post(f"{PATH}/{{integration}}", include_in_schema=False)(receive)
+    for path in (f"{PATH}/{{integration}}", f"{PATH}/{{integration}}/{{secret}}"):
+        app.post(path, include_in_schema=False)(receive)
     app.get(f"{PATH}/{{integration}}", include_in_schema=False)(shake_hands)
 
 

@@ -26,12 +26,16 @@ class NotAuthentic(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """One request from a service. `headers` have lower-case names. `body`: the bytes as they arrived. `at`: when."""
+    """One request from a service. `headers` have lower-case names. `body`: the bytes as they arrived. `at`: when.
+
+    `secret`: the end of the address, for a service that signs nothing and takes any address.
+    """
 
     headers: Mapping[str, str]
     query: Mapping[str, str]
     body: bytes
     at: datetime
+    secret: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class ProviderEvent:
     """What a delivery tells. `kind` is the service's own name for it, such as `post.publish.complete`.
 
     It names what to look at. For a post: values of the post's saved handle, or `subject`, the service's id of the account. For a
-    render: `attempt_id`, our id of the order, and `remote_id`, the service's id of the render.
+    render: `attempt_id`, our id of the order, and `remote_id`, the service's id of the render. `platform`: where the post is, if
+    the service is a gateway.
     """
 
     kind: str
@@ -47,6 +52,7 @@ class ProviderEvent:
     subject: str | None = None
     attempt_id: str | None = None
     remote_id: str | None = None
+    platform: str | None = None
 
     @property
     def usable(self) -> bool:
@@ -57,7 +63,7 @@ class ProviderEvent:
         yield self.kind
         for name, value in self.handle.items():
             yield from (name, value)
-        yield from (text for text in (self.subject, self.attempt_id, self.remote_id) if text is not None)
+        yield from (text for text in (self.subject, self.attempt_id, self.remote_id, self.platform) if text is not None)
 
 
 class EventSecrets(Protocol):

@@ -331,7 +331,7 @@ class ProviderEvents(Group):
 
     url: str | None = Field(
         None,
-        description="Public address of the desk, such as https://desk.example.org, to which TikTok, Instagram and Shotstack send "
+        description="Public address of the desk, such as https://desk.example.org, to which TikTok, Instagram and others send "
         "events. Unset: none is accepted, and everything is looked up at its own time.",
     )
     secret: SecretStr | None = Field(

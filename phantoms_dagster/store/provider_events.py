@@ -134,7 +134,7 @@ class ProviderEvents:
         """Store the events of a delivery. Returns how many are new: none of a delivery that came before."""
         rows = [
             {
-                "provider": provider,
+                "provider": event.platform or provider,  # where the post is, also if a gateway tells of it
                 "digest": _digest(delivery, number, event),
                 "kind": event.kind[:100],
                 "handle": dict(event.handle),

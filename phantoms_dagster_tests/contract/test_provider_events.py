@@ -53,7 +53,7 @@ class Receiver:
         self.deliveries += 1
         headers = {name.lower(): value for name, value in request.headers.items()}
         at = datetime.now(UTC) if self.now is None else datetime.fromtimestamp(self.now, UTC)
-        delivery = Delivery(headers, dict(request.query), await request.read(), at)
+        delivery = Delivery(headers, dict(request.query), await request.read(), at, request.match_info.get("secret", ""))
         try:
             found = reader_of(request.match_info["service"]).read_events(delivery, self.secrets)
         except NotAuthentic as error:
@@ -70,7 +70,7 @@ class Receiver:
 async def receiving() -> AsyncIterator[Receiver]:
     receiver = Receiver()
     app = web.Application()
-    app.add_routes([web.post("/{service}", receiver.take)])
+    app.add_routes([web.post("/{service}", receiver.take), web.post("/{service}/{secret}", receiver.take)])
     async with TestServer(app) as server:
         receiver.url = str(server.make_url("")).rstrip("/")
         yield receiver

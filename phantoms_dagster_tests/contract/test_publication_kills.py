@@ -143,6 +143,14 @@ async def tiktok_gateway(folder: Path, lag: float = 1.0, **config: Any) -> Async
         yield Posting(w.sandbox, w.transport, w.clock, w.publisher, w.job(), lambda: None)
 
 
+def tiktok_gateway_that_fails_at_first(folder: Path) -> AbstractAsyncContextManager[Posting]:
+    """The platform takes nothing in the first run of a request. The request that decides here asks for the second one.
+
+    The status shows the first run's end for some time.
+    """
+    return tiktok_gateway(folder, **{"uploadpost.retryable_runs": 1, "uploadpost.final_seconds": 20.0})
+
+
 @asynccontextmanager
 async def instagram(folder: Path) -> AsyncIterator[Posting]:
     async with test_instagram.standing() as stand:
@@ -167,6 +175,7 @@ PLATFORMS: dict[str, tuple[Opened, int, int]] = {
     "tiktok inbox in one chunk": (tiktok_inbox_in_one_chunk, 4, 5),
     "tiktok gateway": (tiktok_gateway, 4, 4),
     "tiktok gateway that lags": (partial(tiktok_gateway, lag=45.0), 8, 4),
+    "tiktok gateway that fails at first": (tiktok_gateway_that_fails_at_first, 8, 5),
     "instagram": (instagram, 7, 7),
 }
 RENDERERS: dict[str, tuple[Opened, int, int]] = {
@@ -306,6 +315,7 @@ DECISIVE: dict[str, Callable[[Any], bool]] = {
     "tiktok inbox in one chunk": lambda request: request.method == "PUT" and _is_last(request),
     "tiktok gateway": lambda request: request.url.path.endswith("/upload"),
     "tiktok gateway that lags": lambda request: request.url.path.endswith("/upload"),
+    "tiktok gateway that fails at first": lambda request: request.url.path.endswith("/posts/retry"),
     "instagram": lambda request: request.url.path.endswith("/media_publish"),
     "shotstack": paid_world.bills,
     "shotstack that finds": paid_world.bills,
@@ -346,6 +356,8 @@ class Watch:
 def decisive_route(name: str) -> str:
     if name in WORLDS:
         return str(WORLDS[name].COMMITS)
+    if name == "tiktok gateway that fails at first":
+        return "uploadpost.retry"
     if name.startswith("tiktok gateway"):
         return "uploadpost.upload"
     service = name.split(maxsplit=1)[0]

@@ -200,12 +200,100 @@ async def test_a_refusal_of_the_platform_is_proof_that_nothing_was_posted(
     job, journal = world.job(), world.journal()
     with pytest.raises(error, match=said):
         await publish(world.publisher(), job, journal)
-    assert journal.record.state in (PostState.INTENT, PostState.FAILED)
+    assert journal.record.state in (PostState.OPENED, PostState.FAILED)
     del world.sandbox.config["uploadpost.error_code"]
     await persist(world, job, journal)
+    assert (len(sent(world)), world.calls("retry")) == (1, 1)
+    assert journal.record.remote_id == world.posts[0]["remote_id"]
+    assert len(world.posts) == 1
+
+
+# --- another run of what failed
+
+
+async def test_a_failure_that_may_pass_is_run_again_by_upload_post_and_never_uploaded_again(world: UploadPost) -> None:
+    world.sandbox.config["uploadpost.retryable_runs"] = 3
+    journal = world.journal()
+    await persist(world, world.job(), journal, tries=60)
+    assert (len(sent(world)), world.calls("retry")) == (1, 3)
+    assert len(world.posts) == 1
+    assert journal.record.remote_id == world.posts[0]["remote_id"]
+
+
+async def test_the_result_of_the_run_before_proves_nothing_about_a_run_whose_answer_was_lost(world: UploadPost) -> None:
+    """The server shows a final status for five minutes. Taken as new, it would start a run beside the one that publishes."""
+    world.sandbox.config["uploadpost.retryable_runs"] = 1
+    world.fault("retry", "drop_after")
+    job, journal = world.job(), world.journal()
+    with pytest.raises(Unknown):
+        await publish(world.publisher(), job, journal)
+    for _ in range(4):
+        with pytest.raises(NotYet, match="result of the last run"):
+            await publish(world.publisher(), job, journal)
+        world.sandbox.advance(60)
+    assert journal.record.state is PostState.UNKNOWN
+    await persist(world, job, journal)
+    assert world.calls("retry") == 1
+    assert len(world.posts) == 1
+
+
+async def test_a_run_that_was_asked_for_twice_is_one_run(world: UploadPost) -> None:
+    world.sandbox.config |= {"uploadpost.retryable_runs": 1, "uploadpost.final_seconds": 0.0}
+    world.fault("retry", status=409)
+    journal = world.journal()
+    await persist(world, world.job(), journal, tries=60)
+    assert len(sent(world)) == len(world.posts) == 1
+
+
+async def test_a_failed_request_that_upload_post_does_not_keep_is_sent_again_under_another_id(world: UploadPost) -> None:
+    world.sandbox.config["uploadpost.retryable_runs"] = 1
+    world.fault("retry", status=404)
+    journal = world.journal()
+    with pytest.raises(Transient, match="did not take the post"):
+        await publish(world.publisher(), world.job(), journal)
+    world.sandbox.config["uploadpost.retryable_runs"] = 0
+    await persist(world, world.job(), journal, tries=60)
     first, second = sent(world)
     assert first.headers["Idempotency-Key"] != second.headers["Idempotency-Key"]
     assert len(world.posts) == 1
+
+
+@pytest.mark.parametrize(("status", "uploads"), [(401, 1), (429, 1), (400, 2)])
+async def test_a_refusal_of_another_run_keeps_the_request_if_the_reason_can_pass(
+    world: UploadPost, status: int, uploads: int
+) -> None:
+    world.sandbox.config["uploadpost.retryable_runs"] = 1
+    world.fault("retry", status=status)
+    job, journal = world.job(), world.journal()
+    with pytest.raises((Disconnected, Throttled, Permanent)):
+        await publish(world.publisher(), job, journal)
+    world.sandbox.advance(3_600)
+    world.sandbox.config["uploadpost.retryable_runs"] = 0
+    await persist(world, job, journal, tries=60)
+    assert (len(sent(world)), len(world.posts)) == (uploads, 1)
+
+
+async def test_other_words_get_another_request_after_a_failure(world: UploadPost) -> None:
+    world.sandbox.config["uploadpost.error_code"] = "tiktok_privacy_unavailable"
+    journal = world.journal()
+    with pytest.raises(Rejected):
+        await publish(world.publisher(), world.job(), journal)
+    del world.sandbox.config["uploadpost.error_code"]
+    await persist(world, world.job(privacy="SELF_ONLY"), journal)
+    assert (len(sent(world)), world.calls("retry")) == (2, 0)
+    assert [post["privacy"] for post in world.posts] == ["SELF_ONLY"]
+
+
+async def test_a_request_that_is_unknown_after_another_run_needs_a_person(world: UploadPost) -> None:
+    world.sandbox.config["uploadpost.retryable_runs"] = 1
+    world.fault("retry", "drop_after")
+    job, journal = world.job(), world.journal()
+    with pytest.raises(Unknown):
+        await publish(world.publisher(), job, journal)
+    world.fault("status", status=404, body='{"status": "not_found"}')
+    with pytest.raises(Rejected, match="look at the account"):
+        await publish(world.publisher(), job, journal)
+    assert journal.record.state is PostState.UNKNOWN
 
 
 # --- what a refusal of the request means

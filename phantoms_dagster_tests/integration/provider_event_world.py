@@ -20,6 +20,7 @@ from phantoms_dagster_tests.integration.desk_world import DeskWorld
 
 PUBLIC = "https://desk.example.org"
 SECRET, APP_SECRET, VERIFY = "sandbox-secret", "meta-app-secret", "told-to-meta"
+ADDRESS_SECRET = "end-of-the-address"
 PUBLISH_ID = "v_pub_file~v2-1.0000010000000000001"
 SETTINGS = {
     "provider_events_url": PUBLIC,
@@ -27,6 +28,7 @@ SETTINGS = {
     "tiktok_client_secret": SecretStr(SECRET),
     "instagram_app_secret": SecretStr(APP_SECRET),
     "instagram_verify_token": SecretStr(VERIFY),
+    "uploadpost_events_secret": SecretStr(ADDRESS_SECRET),
 }
 
 
@@ -44,6 +46,12 @@ def by_tiktok(body: bytes, *, at: float | None = None, secret: str = SECRET) -> 
 
 def by_meta(body: bytes, secret: str = APP_SECRET) -> Mapping[str, str]:
     return {"X-Hub-Signature-256": f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"}
+
+
+def upload_post_event(kind: str = "upload_completed", profile: str = "a", **facts: Any) -> bytes:
+    result = {"success": True, "url": "https://www.tiktok.com/@a/video/1", "publish_id": None, "error": None}
+    told = {"event": kind, "profile_username": profile, "platform": "tiktok", "media_type": "video", "result": result}
+    return json.dumps({**told, **facts}).encode()
 
 
 async def deliver(world: DeskWorld, service: str, body: bytes, headers: Mapping[str, str], query: str = "") -> httpx.Response:

@@ -15,6 +15,7 @@ from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.wiring.provider_events import SENDERS, event_url
 from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
 from phantoms_dagster_tests.integration.provider_event_world import (
+    ADDRESS_SECRET,
     PUBLIC,
     SETTINGS,
     VERIFY,
@@ -24,6 +25,7 @@ from phantoms_dagster_tests.integration.provider_event_world import (
     deliver,
     stored,
     tiktok_event,
+    upload_post_event,
 )
 
 
@@ -62,6 +64,36 @@ async def test_a_delivery_that_comes_again_is_answered_and_does_nothing(world: D
     assert world.world.row(key, "tiktok/post")["retry_at"] == due_at
 
 
+async def test_an_event_of_upload_post_makes_the_open_posts_of_its_profile_due_and_is_believed_nothing(world: DeskWorld) -> None:
+    key, other = await deferred_post(world), await deferred_post(world, account="b", publish_id="p2")
+    world.world.write("INSERT INTO phantoms.accounts (platform, name, subject) VALUES ('tiktok', 'a', 'uploadpost:a')")
+    world.world.write("UPDATE phantoms.stages SET updated_at = now() - interval '2 minutes' WHERE stage = 'tiktok/post'")
+    posts = world.world.rows("SELECT * FROM phantoms.posts")
+    for _ in range(2):
+        answer = await deliver(world, f"uploadpost/{ADDRESS_SECRET}", upload_post_event(), {})
+        assert answer.status_code == 200
+    [followed] = world.desk.provider_events.follow()
+    assert (followed.provider, followed.kind, followed.woken) == ("tiktok", "upload_completed", 1)
+    assert world.world.due("tiktok/post") == [key] != [other]
+    assert world.world.rows("SELECT * FROM phantoms.posts") == posts
+    assert ADDRESS_SECRET not in str(world.world.rows("SELECT * FROM phantoms.provider_events"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        upload_post_event("social_account_connected"),
+        upload_post_event(profile=""),
+        upload_post_event(platform=None),
+        upload_post_event(platform="t" * 501),
+        upload_post_event(profile="a\x00"),
+    ],
+)
+async def test_an_event_of_upload_post_that_names_no_posts_is_accepted_and_forgotten(world: DeskWorld, body: bytes) -> None:
+    assert (await deliver(world, f"uploadpost/{ADDRESS_SECRET}", body, {})).status_code == 200
+    assert stored(world) == []
+
+
 @pytest.mark.parametrize("copies", [8])
 async def test_of_deliveries_that_come_at_once_one_is_stored(world: DeskWorld, copies: int) -> None:
     body = tiktok_event()
@@ -83,6 +115,9 @@ async def test_of_deliveries_that_come_at_once_one_is_stored(world: DeskWorld, c
         ("instagram", dict(by_meta(tiktok_event(), secret="another"))),
         ("instagram", {"X-Hub-Signature-256": "sha1=abc"}),
         ("shotstack", {}),
+        ("uploadpost", {}),
+        ("uploadpost/another", {}),
+        ("tiktok/end-of-the-address", {}),
     ],
 )
 async def test_a_delivery_with_a_wrong_signature_is_refused_and_not_stored(
@@ -122,7 +157,8 @@ async def test_a_signature_counts_when_a_clock_is_off_or_the_delivery_is_repeate
     ],
 )
 async def test_a_signed_delivery_about_something_else_is_accepted_and_forgotten(world: DeskWorld, body: bytes) -> None:
-    for service, headers in (("tiktok", by_tiktok(body)), ("instagram", by_meta(body))):
+    upload_post = f"uploadpost/{ADDRESS_SECRET}"
+    for service, headers in (("tiktok", by_tiktok(body)), ("instagram", by_meta(body)), (upload_post, {})):
         assert (await deliver(world, service, body, headers)).status_code == 200
     assert stored(world) == []
 
@@ -207,5 +243,5 @@ async def test_an_event_of_an_instagram_account_makes_its_open_posts_due_and_no_
 
 
 def test_every_sender_of_events_is_tested_here() -> None:
-    assert set(SENDERS) == {"tiktok", "instagram", "shotstack"}
+    assert set(SENDERS) == {"tiktok", "instagram", "shotstack", "uploadpost"}
     assert {name for name, spec in SPECS.items() if spec.events} == {"tiktok", "instagram"}

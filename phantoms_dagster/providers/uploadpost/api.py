@@ -36,7 +36,7 @@ PROVIDER = "uploadpost"
 DAY_SECONDS, HOUR_SECONDS = 86_400.0, 3_600.0
 HISTORY_LIMIT, HISTORY_PAGES = 100, 5
 MEDIA_LIMIT, MEDIA_PAGES = 20, 100  # TikTok's longest page; two thousand posts
-PENDING = frozenset({"pending", "queued", "processing", "in_progress", "retryable"})
+PENDING = frozenset({"pending", "queued", "processing", "in_progress"})
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,11 @@ def refusal_of(response: httpx.Response) -> ProviderError:
 class RequestStatus:
     """What became of a request on one platform. `failed` is proven by the platform's own result; `unclear` is not.
 
-    `inbox`: the platform took it as a draft for the creator. Only `failed` has a `code`.
+    `inbox`: the platform took it as a draft for the creator. `retryable`: it failed for a reason that may pass. Only `failed` has a
+    `code`.
     """
 
-    state: Literal["pending", "published", "inbox", "failed", "unclear"]
+    state: Literal["pending", "published", "inbox", "failed", "retryable", "unclear"]
     said: str
     id: str = ""
     url: str = ""
@@ -229,6 +230,8 @@ def _status(body: JsonObject, platform: str) -> RequestStatus:
     said = _text(result, "error_message", "error", "message")
     if own in PENDING:
         return RequestStatus("pending", f"the post is {own}")
+    if own == "retryable":
+        return RequestStatus("retryable", said)
     if own == "completed" and result.get("success") is not False:
         state_now: Literal["inbox", "published"] = "inbox" if result.get("fallback_to_inbox") is True and not url else "published"
         return RequestStatus(state_now, said, found, url)

@@ -2,8 +2,10 @@
 
 We choose the request's id, a UUID, before it is sent, and send it as `request_id` and as `Idempotency-Key`. So `find` can ask for
 the request even if its answer was lost. The id is sent again only after two answers, a minute apart, that Upload-Post does not know
-it; should the first request still arrive, Upload-Post takes both for one. A request that the platform refused gets another id,
-because nothing of it was published and one request is for one platform.
+it; should the first request still arrive, Upload-Post takes both for one. A request that the platform refused is not sent again:
+Upload-Post's own call runs it once more from the file that it keeps. Only other bytes or words, or a request that Upload-Post does
+not keep any more, get another id. Its server may show the result of the run before for five minutes, so until then a failure proves
+nothing about a later run.
 
 Upload-Post's own Python client sends no such key, so this speaks HTTP itself.
 """
@@ -20,7 +22,7 @@ from types import MappingProxyType
 
 import httpx
 
-from phantoms_dagster.domain.errors import NotYet, Permanent, Rejected, Transient, Unknown
+from phantoms_dagster.domain.errors import Disconnected, NotYet, Permanent, ProviderError, Rejected, Transient, Unknown
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity, PublishJob
 from phantoms_dagster.domain.publication import (
@@ -44,7 +46,9 @@ from phantoms_dagster.providers.uploadpost.api import PROVIDER, ErrorOf, Request
 
 NAMESPACE = uuid.UUID("6f1d3c1e-2f0b-5d0f-9a57-3f7f1a2b9c64")
 MISSING_FOR = timedelta(seconds=60)  # between the two answers that prove that a request was not received
-SENDS_PER_CALL = 2
+SENDS_PER_CALL, RETRIES_PER_CALL = 2, 1
+FINAL_FOR = timedelta(seconds=300)  # how long the server shows a final status from its cache
+STALE_POLL_SECONDS = 60.0
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS, RETRY_SECONDS = 5.0, 15.0, 30.0  # as the documentation asks
 REFUSALS = frozenset({400, 401, 403, 404, 413, 415, 422, 429})
 CONTENT_TYPES = MappingProxyType({".mp4": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm"})
@@ -69,6 +73,7 @@ class GatewayPost(Value):
     """The ledger's handle. `content`: the hash of the bytes and the fields that the id is for; it must never carry others.
 
     `sent_at`: when the request was last sent; None if it was not. `missing_at`: when Upload-Post first did not know it.
+    `retried_at`: it has failed, so the commit asks for another run. It is the time of the last such call.
     """
 
     request_id: str
@@ -77,12 +82,18 @@ class GatewayPost(Value):
     opened_at: datetime
     sent_at: datetime | None = None
     missing_at: datetime | None = None
+    retried_at: datetime | None = None
     handed_over_at: datetime | None = None
     completed_at: datetime | None = None
 
     def changed(self, **values: datetime | None) -> Handle:
         """The handle with other times, for the ledger."""
         return self.model_copy(update=values).model_dump(mode="json")
+
+
+def subject_of(profile: str) -> str:
+    """The owner of an account that Upload-Post publishes for."""
+    return f"{PROVIDER}:{profile}"
 
 
 class UploadPostPublisher:
@@ -116,7 +127,7 @@ class UploadPostPublisher:
     async def read(self, account: str) -> AccountIdentity:
         """See `ports.IdentityReader`. Upload-Post answers only for profiles of the key that have an account on the platform."""
         await self.api.settings(str(self.platform), account)
-        return AccountIdentity(f"{PROVIDER}:{account}", f"{account} at Upload-Post")
+        return AccountIdentity(subject_of(account), f"{account} at Upload-Post")
 
 
 class UploadPostPost:
@@ -131,6 +142,7 @@ class UploadPostPost:
         )
         self._accepted = False  # this call was told that the request is in
         self._sends = 0
+        self._retries = 0
 
     def check(self) -> None:
         """See the port."""
@@ -152,23 +164,32 @@ class UploadPostPost:
         self._at.rules.check(self._job)
         post = GatewayPost.model_validate(record.handle)
         if post.content != _content(self._job):
-            return NotPublished("the request was prepared for an older revision and never sent", then="open")
-        return Progress(0, post.changed(sent_at=self._clock.now(), missing_at=None), ready=True)
+            never = "its request failed" if post.retried_at else "its request was never sent"
+            return NotPublished(f"an older revision was prepared, and {never}", then="open")
+        now = self._clock.now()
+        again = now if post.retried_at else None
+        return Progress(0, post.changed(sent_at=now, missing_at=None, retried_at=again), ready=True)
 
-    # --- commit: the one request
+    # --- commit: the one request, or another run of it
 
     async def commit(self, record: PostRecord) -> NotPublished | Undecided:
-        """Send the file. Only the status tells the outcome, so `find` does the rest."""
+        """Send the file, or ask for another run. Only the status tells the outcome, so `find` does the rest."""
         post = GatewayPost.model_validate(record.handle)
+        unsent = post.changed(sent_at=None, missing_at=None)
         self._sends += 1
         try:
-            response = await self._send(post)
+            response = await (self._send(post) if post.retried_at is None else self._run_again(post))
         except (NotYet, Transient) as error:  # it did not leave this machine
-            unsent = post.changed(sent_at=None, missing_at=None)
             return NotPublished("the request was never sent", then="commit", handle=unsent, error=error)
+        if post.retried_at is not None and response.status_code == 404:
+            return NotPublished("the request failed, and Upload-Post does not keep it any more", then="open")
+        if post.retried_at is not None and response.status_code == 409:
+            return Undecided()  # nothing failed: another run is on its way, or has ended
         if response.status_code in REFUSALS:
-            refusal = refusal_of(response)
-            return NotPublished(f"Upload-Post refused the request: {refusal}", then="open", error=refusal)
+            refusal, said = refusal_of(response), "Upload-Post refused the request"
+            if post.retried_at is not None and isinstance(refusal, Transient | Disconnected):
+                return NotPublished(f"{said} for another run: {refusal}", then="upload", handle=unsent, error=refusal)
+            return NotPublished(f"{said}: {refusal}", then="open", error=refusal)
         if response.status_code >= 500:
             raise server_error(response, provider=PROVIDER, commits=True)
         body = lenient_json(response)
@@ -205,6 +226,20 @@ class UploadPostPost:
                 extensions={"phantoms": {"pool": f"publish_{job.platform}"}},
             )
 
+    async def _run_again(self, post: GatewayPost) -> httpx.Response:
+        """Ask for another run of what failed. It does not count for the platform's posts of the day again."""
+        api = self._at.api
+        return await send(
+            self._at.service.client,
+            "POST",
+            f"{api.base_url}/uploadposts/posts/retry",
+            provider=PROVIDER,
+            commits=True,
+            before=self._job.may_go,
+            headers=api.headers(),
+            json={"request_id": post.request_id},
+        )
+
     # --- find
 
     async def find(self, record: PostRecord) -> Finding:
@@ -227,11 +262,8 @@ class UploadPostPost:
         match seen.state:
             case "published":
                 return Found(self._published(post, seen))
-            case "failed":
-                error = error_of(seen.code, seen.said, self._at.rules.error)
-                return NotPublished(
-                    f"Upload-Post says that {self._job.platform.title} took nothing: {error}", then="open", error=error
-                )
+            case "failed" | "retryable":
+                return self._refused(record, post, seen)
             case "inbox":
                 return self._handed_over(post)
             case _ if record.state is PostState.HANDED_OVER:
@@ -241,8 +273,30 @@ class UploadPostPost:
                 return Undecided(error=Rejected(message, provider=PROVIDER, code="unclear"))
         return None
 
+    def _refused(self, record: PostRecord, post: GatewayPost, seen: RequestStatus) -> NotPublished | None:
+        """The platform took nothing, so another run may follow. None, or NotYet, while the answer may be that of the run before."""
+        title, now = self._job.platform.title, self._clock.now()
+        if post.retried_at is not None and (left := (post.retried_at + FINAL_FOR - now).total_seconds()) > 0:
+            if self._accepted:
+                return None
+            message = "Upload-Post may still show the result of the last run, and is asked again"
+            raise NotYet(message, retry_after=min(left, STALE_POLL_SECONDS))
+        error: ProviderError = Transient(f"{title} did not take the post this time", provider=PROVIDER, code="retryable")
+        if seen.state == "failed":
+            error = error_of(seen.code, seen.said, self._at.rules.error)
+        proof = f"Upload-Post says that {title} took nothing: {error}"
+        if record.state is PostState.HANDED_OVER or post.content != _content(self._job):
+            return NotPublished(proof, then="open", error=error)
+        if seen.state == "retryable" and self._retries < RETRIES_PER_CALL:
+            self._retries += 1
+            return NotPublished(proof, then="commit", handle=post.changed(sent_at=now, retried_at=now))
+        return NotPublished(proof, then="upload", handle=post.changed(sent_at=None, retried_at=now), error=error)
+
     def _missing(self, post: GatewayPost) -> NotPublished | Undecided:
         """Upload-Post does not know the request. Its first answer may only be early, so a second one a minute later counts."""
+        if post.retried_at is not None:  # it knew the request before
+            message = "Upload-Post does not know the post any more, and may have published it: look at the account"
+            return Undecided(error=Rejected(message, provider=PROVIDER, code="unclear"))
         now = self._clock.now()
         if post.missing_at is None:
             wait = NotYet("Upload-Post does not know the post yet and is asked again", retry_after=MISSING_FOR.total_seconds())

@@ -15,6 +15,7 @@ PROVIDER = ProviderSpec(
     adapters="phantoms_dagster.providers.uploadpost.adapters",
     sandbox="phantoms_dagster.sandbox.uploadpost.routes",
     sandbox_path="/uploadpost/api",
+    events="phantoms_dagster.providers.uploadpost.events",
     renew="connect the account again at Upload-Post",
     # Posts themselves go through the pool of their platform, because its daily limit counts them whatever route they take. Reads
     # have no documented limit: a poll of each post every ten seconds is what the documentation asks for. Only live
@@ -29,6 +30,9 @@ PROVIDER = ProviderSpec(
     ),
     settings={
         "api_key": Setting(SecretStr | None, None, "Key of Upload-Post, for channels whose route onto a platform is `gateway`."),
+        "events_secret": Setting(
+            SecretStr | None, None, "End of the address to which Upload-Post sends events, because it does not sign them."
+        ),
         "base_url": Setting(str, "https://api.upload-post.com/api", "Address of Upload-Post's API."),
     },
     paces={"processing_seconds": (0.2, (10.0, 60.0))},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -212,6 +213,27 @@ class UploadPostState:
         if request.outcome in DONE:
             self._record(request)
         self._keep(request)
+        self._announce(request)
+
+    def _announce(self, request: SandboxRequest) -> None:
+        """Send the event of a run's end. It has no id of the request and no signature."""
+        url = self.sandbox.setting("uploadpost.webhook_url", None)
+        if url is None or request.outcome == "stuck":
+            return
+        at = request.run_at + self.lag + wait_seconds(self.sandbox, "uploadpost.processing_seconds", request.id)
+        error = None if request.outcome in DONE else request.outcome
+        told = {
+            "event": "upload_completed",
+            "profile_username": request.user,
+            "platform": request.platform,
+            "media_type": "video",
+            "title": request.fields.get("title", ""),
+            "caption": request.fields.get("title", ""),
+            "result": {"success": error is None, "url": None, "publish_id": None, "error": error},
+            "created_at": datetime.fromtimestamp(at, UTC).isoformat(),
+            **({"job_id": request.job_id} if request.job_id else {}),
+        }
+        self.sandbox.webhooks.send(url, json.dumps(told).encode(), dict, at=at)
 
     def _keep(self, request: SandboxRequest) -> None:
         self.sandbox.keep("uploadpost.request", request.row, request)

@@ -340,7 +340,9 @@ async def run_cell(name: str, route: MatrixRoute, verb: str, fault: str, folder:
     with _judged(outcome) as found:
         async with receiving() as receiver, route.opened(folder, receiver) as case:
             if route.send_events is not None:
-                case.sandbox.configure({"tiktok.webhook_url": f"{receiver.url}/tiktok", "webhooks.held": True})
+                gateway = f"{receiver.url}/uploadpost/{receiver.secrets.secret}"
+                urls = {"tiktok.webhook_url": f"{receiver.url}/tiktok", "uploadpost.webhook_url": gateway}
+                case.sandbox.configure({**urls, "webhooks.held": True})
             if isinstance(case, Paid) and fault == EVENT_LATE:
                 case.findable = False  # nothing tells of a lost order in time, so it is booked as spent
             journal = case.journal()

@@ -111,8 +111,8 @@ async def in_folder(folder: Path) -> AsyncIterator[InFolder]:
     )
 
 
-async def from_tiktok(case: kills.Posting, receiver: Receiver, order: str, copies: int) -> None:
-    """The stand-in sends what has happened since the last time, signed by its own clock."""
+async def from_stand_in(case: kills.Posting, receiver: Receiver, order: str, copies: int) -> None:
+    """The stand-in sends what has happened since the last time, as the service proves its origin."""
     await case.sandbox.webhooks.release(order=order, copies=copies)
 
 
@@ -132,7 +132,7 @@ _CONFIRMED = "TikTok's `PUBLISH_COMPLETE` was the confirmation, so it sends no r
 _ONLY_CHUNK = "the only chunk is the one that decides, so nothing is sent before `commit`"
 _SAVED_BY_FIND = "`find` saves what became of the last chunk"
 _SAVES = {"commit": dict.fromkeys(ON_SAVES, _SAVED_BY_FIND)}
-_CHUNKS: dict[str, Any] = {"silent": {"confirm": _CONFIRMED}, "unreachable": _SAVES, "send_events": from_tiktok}
+_CHUNKS: dict[str, Any] = {"silent": {"confirm": _CONFIRMED}, "unreachable": _SAVES, "send_events": from_stand_in}
 _ONE_CHUNK = {**_CHUNKS, "silent": {"upload": _ONLY_CHUNK, "confirm": _CONFIRMED}}
 CREATOR = "the creator finishes the draft in the app: that is what this route is"
 _GATEWAY: dict[str, Any] = {
@@ -143,7 +143,7 @@ _GATEWAY: dict[str, Any] = {
     "unreachable": {"commit": dict.fromkeys(ON_SAVES, "`find` saves what became of the request")},
     "session": "Upload-Post has no sessions",
     "tokens": "the key of Upload-Post does not expire",
-    "events": "Upload-Post does not sign its events, so none are received",
+    "send_events": from_stand_in,
 }
 KNOWN: dict[str, dict[str, Any]] = {
     "youtube": {"title": "YouTube", "events": NO_EVENTS.format("YouTube")},
@@ -153,6 +153,10 @@ KNOWN: dict[str, dict[str, Any]] = {
     "tiktok inbox in one chunk": {"title": "TikTok, draft in one chunk", "person": CREATOR, **_ONE_CHUNK},
     "tiktok gateway": {"title": "TikTok, through Upload-Post", **_GATEWAY},
     "tiktok gateway that lags": {"title": "TikTok, through Upload-Post with a late status", **_GATEWAY},
+    "tiktok gateway that fails at first": {
+        "title": "TikTok, through Upload-Post after a failure that passed",
+        **_GATEWAY,
+    },
     "instagram": {"title": "Instagram", "send_events": from_meta},
     "bluesky": {"title": "Bluesky", "events": NO_EVENTS.format("Bluesky"), "expire": expire_sessions},
 }
