@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from phantoms_dagster.domain.errors import Barred, Disconnected, NotYet, Permanent, Rejected, Throttled, Transient, Unknown
@@ -15,7 +16,7 @@ from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.publication import PublishedPost
 from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.production.publication import publish
-from phantoms_dagster.providers.uploadpost.api import UploadPostApi
+from phantoms_dagster.providers.uploadpost.api import UploadPostApi, refusal_of
 from phantoms_dagster.providers.uploadpost.publisher import UploadPostPost
 from phantoms_dagster.resilience.limits import CallScope, Permit, UnguardedLimits
 from phantoms_dagster.resilience.pools import Pools
@@ -332,9 +333,46 @@ async def test_any_other_answer_leaves_the_post_in_doubt(world: UploadPost, stat
 async def test_the_sixteenth_post_of_a_day_waits(world: UploadPost) -> None:
     for size in range(20_000, 20_015):
         await publish(world.publisher(), replace(world.job(size), marker=f"m{size}"), world.journal())
-    with pytest.raises(Throttled, match="takes no more posts"):
+    with pytest.raises(Throttled, match="takes no more posts") as full:
         await publish(world.publisher(), world.job(20_100), world.journal())
     assert len(world.posts) == 15
+    reset = world.requests[0].accepted_at + 86_400 - world.sandbox.now()
+    assert full.value.retry_after == pytest.approx(reset, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({}, 3_600.0),
+        ({"Retry-After": "30", "X-RateLimit-Reset": "90"}, 30.0),
+        ({"X-RateLimit-Reset": "90"}, 90.0),
+        ({"X-RateLimit-Reset": "soon"}, 3_600.0),
+        ({"X-RateLimit-Reset": "1764234000"}, 3_600.0),
+        ({"X-RateLimit-Reset": "1764234000", "Date": "Thu, 27 Nov 2025 08:50:00 GMT"}, 600.0),
+        ({"X-RateLimit-Reset": "1764234000", "Date": "Thu, 27 Nov 2025 10:00:00 GMT"}, 1.0),
+        ({"X-RateLimit-Reset": "999999999999", "Date": "Thu, 27 Nov 2025 10:00:00 GMT"}, 86_400.0),
+    ],
+)
+def test_a_limit_is_waited_for_as_long_as_upload_post_says(headers: dict[str, str], wait: float) -> None:
+    refusal = refusal_of(httpx.Response(429, headers=headers, json={"message": "full"}, request=httpx.Request("POST", "http://u")))
+    assert isinstance(refusal, Throttled)
+    assert refusal.retry_after == wait
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "said"),
+    [
+        ("account_reauth_required", Disconnected, "connect the account again"),
+        ("reached_active_user_cap", Throttled, "limit of users"),
+        ("a_new_code", Disconnected, "does not accept the key"),
+    ],
+)
+def test_the_code_of_a_refusal_says_more_than_its_status(code: str, error: type[Exception], said: str) -> None:
+    body = {"success": False, "message": "no", "error_code": code}
+    refusal = refusal_of(httpx.Response(403, json=body, request=httpx.Request("POST", "http://u")))
+    assert isinstance(refusal, error)
+    assert said in str(refusal)
+    assert refusal.evidence.status == 403
 
 
 async def test_an_account_without_a_profile_stops_before_anything_is_sent(world: UploadPost) -> None:

@@ -11,12 +11,13 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Literal
 
 import httpx
 
-from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent, ProviderError, Rejected, Throttled, Transient
+from phantoms_dagster.domain.errors import Barred, Disconnected, Evidence, Permanent, ProviderError, Rejected, Throttled, Transient
 from phantoms_dagster.domain.values import JsonObject, JsonValue
 from phantoms_dagster.providers.http import (
     evidence,
@@ -33,6 +34,7 @@ from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.providers.tools import ServiceTools
 
 PROVIDER = "uploadpost"
+_A_TIME = 1_000_000_000  # as seconds since 1970 this is in 2001, and as a wait it is 31 years
 DAY_SECONDS, HOUR_SECONDS = 86_400.0, 3_600.0
 HISTORY_LIMIT, HISTORY_PAGES = 100, 5
 MEDIA_LIMIT, MEDIA_PAGES = 20, 100  # TikTok's longest page; two thousand posts
@@ -73,16 +75,24 @@ def error_of(code: str, said: str, of_platform: ErrorOf) -> ProviderError:
     if row is None:
         message = f"Upload-Post could not publish it ({code or 'no code'}{': ' + redact(said) if said else ''})"
         return of_platform(code, said) or Rejected(message, provider=PROVIDER, code=code or "failed")
-    message = f"Upload-Post: {row.advice} ({code}{': ' + redact(said) if said else ''})"
+    return _error(row, code, redact(said), None)
+
+
+def _error(row: _Row, code: str, said: str, proof: Evidence | None) -> ProviderError:
+    message = f"Upload-Post: {row.advice} ({code}{': ' + said if said else ''})"
     if issubclass(row.kind, Transient):
-        return row.kind(message, provider=PROVIDER, code=code, retry_after=row.wait)
-    return row.kind(message, provider=PROVIDER, code=code)
+        return row.kind(message, provider=PROVIDER, code=code, retry_after=row.wait, evidence=proof)
+    return row.kind(message, provider=PROVIDER, code=code, evidence=proof)
 
 
 def refusal_of(response: httpx.Response) -> ProviderError:
-    """The error for an answer with a status of 4xx: the request was not accepted."""
-    said = quoted(str(lenient_json(response).get("message") or lenient_json(response).get("error") or ""), response)[:300]
+    """The error for an answer with a status of 4xx: the request was not accepted. An unknown error code counts as its status."""
+    told = lenient_json(response)
+    said = quoted(str(told.get("message") or told.get("error") or ""), response)[:300]
     proof, detail = evidence(response), f": {said}" if said else ""
+    code = str(told.get("error_code") or "")
+    if (row := ERRORS.get(code)) is not None:
+        return _error(row, code, said, proof)
     match response.status_code:
         case 401 | 403:
             message = f"Upload-Post does not accept the key{detail}: check PHANTOMS_UPLOADPOST_API_KEY"
@@ -91,12 +101,29 @@ def refusal_of(response: httpx.Response) -> ProviderError:
             message = f"Upload-Post has no such profile{detail}: create it there under the name of the account in channels.yaml"
             return Disconnected(message, provider=PROVIDER, code="no_profile", evidence=proof)
         case 429:
-            wait = retry_after(response)
+            wait = _wait(response)
             message = f"Upload-Post takes no more posts of this account or plan for now{detail}"
             return Throttled(
                 message, provider=PROVIDER, code="429", evidence=proof, retry_after=HOUR_SECONDS if wait is None else wait
             )
     return unexpected(response, provider="Upload-Post", message=said)
+
+
+def _wait(response: httpx.Response) -> float | None:
+    """The seconds until a limit allows another call; None: it does not say.
+
+    The unit of X-RateLimit-Reset is not documented. A large number is a time, a small one is in seconds.
+    """
+    given = response.headers.get("X-RateLimit-Reset", "")
+    if (wait := retry_after(response)) is not None or not (given.isascii() and given.isdigit() and len(given) <= 12):
+        return wait
+    if int(given) < _A_TIME:
+        return float(given)
+    try:
+        now = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+    except ValueError:
+        return None
+    return min(max(int(given) - now, 1.0), DAY_SECONDS)
 
 
 @dataclass(frozen=True)
