@@ -217,6 +217,7 @@ def _print(detail: PostDetail) -> None:
         "video": detail.video_sha256,
         "caption": detail.caption_sha256,
         "marker": detail.marker,
+        "warnings": "; ".join(detail.warnings),
         "since then": post.after and f"{post.after} at {local(post.after_at)}: {post.after_evidence}",
     }
     for name, value in facts.items():

@@ -37,6 +37,7 @@ _SHOW = text(
     f"""
     SELECT {_COLUMNS}, p.video_id, p.marker, p.video_sha256, p.caption_sha256, p.proof, p.proved_at, p.created_at, p.upload_offset,
         s.state AS stage_state, s.retry_at, s.reason, s.generation, p.handle->>'handed_over_at' AS handed_over_at,
+        p.handle->'warnings' AS warnings,
         (SELECT w.output->>'caption' FROM phantoms.stages w
             WHERE w.video_id = p.video_id AND w.stage = p.platform || '/variant') AS caption
     FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id {_AFTER}
@@ -116,7 +117,8 @@ class PostDetail:
     """A post with everything that the ledger knows. `next_read`: when its stage runs again, None when it does not.
 
     `caption`: the words for a draft that the creator has since `handed_over_at`.
-    `extras`: what was or will be added to it after its publication, by name.
+    `extras`: what was or will be added to it after its publication, by name. `warnings`: what the platform ignored of it, as the
+    gateway that published it says.
     """
 
     post: LedgerPost
@@ -132,6 +134,7 @@ class PostDetail:
     extras: Mapping[str, ExtraOutcome]
     caption: str | None = None
     handed_over_at: datetime | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Posts:
@@ -192,6 +195,7 @@ class Posts:
             caption=row["caption"],
             handed_over_at=datetime.fromisoformat(row["handed_over_at"]) if row["handed_over_at"] else None,
             extras=extras,
+            warnings=tuple(row["warnings"] or ()),
         )
 
 

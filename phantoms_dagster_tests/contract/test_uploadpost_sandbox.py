@@ -21,7 +21,7 @@ async def world(tmp_path: Path) -> AsyncIterator[UploadPost]:
 
 
 async def call(world: UploadPost, method: str, path: str, **request: Any) -> httpx.Response:
-    headers = {"Authorization": f"Apikey {world.key}", **request.pop("headers", {})}
+    headers = {"Authorization": f"Apikey {world.key}", **(request.pop("headers", None) or {})}
     return await world.client.request(method, f"{world.origin}/uploadpost/api{path}", headers=headers, **request)
 
 
@@ -62,7 +62,8 @@ async def test_a_synchronous_upload_becomes_asynchronous_when_it_takes_a_minute(
 async def test_a_request_with_a_known_key_or_id_is_the_same_one(world: UploadPost) -> None:
     request_id = str(uuid.uuid4())
     for name in ("request_id", "X-Request-Id", "X-Idempotency-Key", "Idempotency-Key"):
-        fields, headers = ({name: request_id}, {}) if name == "request_id" else ({}, {name: request_id})
+        chosen = {name: request_id}
+        fields, headers = (chosen, None) if name == "request_id" else ({}, chosen)
         given = {"user": "ocean", "platform[]": "tiktok", "privacy_level": "SELF_ONLY", "async_upload": "true", **fields}
         answer = await call(world, "POST", "/upload", data=given, files={"video": ("v.mp4", b"v")}, headers=headers)
         assert answer.json()["request_id"] == request_id

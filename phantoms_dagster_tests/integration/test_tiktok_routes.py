@@ -49,6 +49,7 @@ from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.late_ids import LateIdTable
 from phantoms_dagster.store.ledgers import PostgresLedgers
 from phantoms_dagster.store.post_times import PostgresPostTimes
+from phantoms_dagster.store.posts import Posts
 from phantoms_dagster.store.results.readings import Results
 from phantoms_dagster.wiring.account_adapters import AccountPublisher
 from phantoms_dagster.wiring.endpoints import Endpoints, named_by
@@ -293,6 +294,17 @@ async def test_an_approved_post_goes_through_the_gateway_with_what_was_approved(
     assert (entry["privacy"], entry["is_aigc"], entry["account"]) == ("SELF_ONLY", True, "ocean")
     assert done.provider == "uploadpost"
     assert tiktok.sandbox.calls.get("tiktok.init", 0) == 0
+
+
+async def test_what_the_platform_ignored_of_a_gateway_post_is_shown(tiktok: TikTokStudio) -> None:
+    """A post whose AI label was ignored is public without it, and only a person can add it."""
+    tiktok.sandbox.config["uploadpost.ignored_fields"] = ["is_aigc"]
+    key = await tiktok.ready(drafting("gateway"))
+    await tiktok.post(key)
+    assert Posts(tiktok.world.engine).show(key, TIKTOK).warnings == ("is_aigc is ignored by tiktok",)
+    shown = await asyncio.to_thread(CliRunner().invoke, app, ["posts", "show", key, "tiktok"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, shown.output
+    assert "is_aigc is ignored by tiktok" in shown.output
 
 
 async def test_a_post_that_the_gateway_has_is_not_sent_again_when_the_channel_posts_directly_now(tiktok: TikTokStudio) -> None:

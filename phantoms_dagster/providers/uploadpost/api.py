@@ -7,6 +7,7 @@ own result says so.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ class RequestStatus:
     """What became of a request on one platform. `failed` is proven by the platform's own result; `unclear` is not.
 
     `inbox`: the platform took it as a draft for the creator. `retryable`: it failed for a reason that may pass. Only `failed` has a
-    `code`.
+    `code`. `warnings`: what the platform ignored.
     """
 
     state: Literal["pending", "published", "inbox", "failed", "retryable", "unclear"]
@@ -139,6 +140,7 @@ class RequestStatus:
     id: str = ""
     url: str = ""
     code: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ def _status(body: JsonObject, platform: str) -> RequestStatus:
         return RequestStatus("retryable", said)
     if own == "completed" and result.get("success") is not False:
         state_now: Literal["inbox", "published"] = "inbox" if result.get("fallback_to_inbox") is True and not url else "published"
-        return RequestStatus(state_now, said, found, url)
+        return RequestStatus(state_now, said, found, url, warnings=_warnings(result))
     if own == "failed" or result.get("success") is False:
         return RequestStatus("failed", said, code=_text(result, "error_code"))
     return RequestStatus("unclear", f"the post is {own or 'in no state'}")
@@ -301,6 +303,13 @@ def _url(result: JsonObject) -> str:
     """The post's address, which people open. Empty for anything else."""
     url = _text(result, "url", "post_url", "permalink")
     return url if url.startswith(("https://", "http://")) else ""
+
+
+def _warnings(result: JsonObject) -> tuple[str, ...]:
+    """What the platform ignored. The form of an entry is not documented."""
+    given = result.get("warnings")
+    found = given if isinstance(given, list) else [given] if given else []
+    return tuple(redact(one if isinstance(one, str) else json.dumps(one))[:300] for one in found[:20])
 
 
 def _text(result: JsonObject, *names: str) -> str:

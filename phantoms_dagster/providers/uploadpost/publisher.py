@@ -73,7 +73,8 @@ class GatewayPost(Value):
     """The ledger's handle. `content`: the hash of the bytes and the fields that the id is for; it must never carry others.
 
     `sent_at`: when the request was last sent; None if it was not. `missing_at`: when Upload-Post first did not know it.
-    `retried_at`: it has failed, so the commit asks for another run. It is the time of the last such call.
+    `retried_at`: it has failed, so the commit asks for another run. It is the time of the last such call. `warnings`: what the
+    platform ignored.
     """
 
     request_id: str
@@ -85,9 +86,10 @@ class GatewayPost(Value):
     retried_at: datetime | None = None
     handed_over_at: datetime | None = None
     completed_at: datetime | None = None
+    warnings: tuple[str, ...] = ()
 
-    def changed(self, **values: datetime | None) -> Handle:
-        """The handle with other times, for the ledger."""
+    def changed(self, **values: datetime | tuple[str, ...] | None) -> Handle:
+        """The handle with other values, for the ledger."""
         return self.model_copy(update=values).model_dump(mode="json")
 
 
@@ -328,7 +330,7 @@ class UploadPostPost:
         """The published post. Its id is the platform's own, as far as Upload-Post knows it."""
         at = post.completed_at or self._clock.now()
         number = self._at.rules.public_id(seen.url) or seen.id or post.request_id
-        return RemoteId(number, seen.url, post.changed(completed_at=at), published_at=at)
+        return RemoteId(number, seen.url, post.changed(completed_at=at, warnings=seen.warnings), published_at=at)
 
     # --- confirm
 
