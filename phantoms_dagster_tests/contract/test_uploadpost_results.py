@@ -27,9 +27,9 @@ async def world(tmp_path: Path) -> AsyncIterator[UploadPost]:
         yield found
 
 
-async def published(world: UploadPost, size: int = 20_000, **job: Any) -> PostRecord:
+async def published(world: UploadPost, size: int = 20_000, privacy: str = "PUBLIC_TO_EVERYONE", **job: Any) -> PostRecord:
     journal = world.journal()
-    await publish(world.publisher(), replace(world.job(size), marker=f"m{size}", **job), journal)
+    await publish(world.publisher(), replace(world.job(size, privacy=privacy), marker=f"m{size}", **job), journal)
     return journal.record
 
 
@@ -86,6 +86,15 @@ async def test_a_request_that_upload_post_has_forgotten_is_still_found_in_the_hi
     found = await look_up(world, record)
     assert found is not None
     assert found.remote_id == world.posts[0]["remote_id"]
+
+
+async def test_a_post_that_is_not_public_keeps_the_requests_id_and_is_never_gone(world: UploadPost) -> None:
+    """TikTok gives it no number and does not list it, so looking for one would find that it is gone."""
+    record = await published(world, privacy="SELF_ONLY")
+    assert record.remote_id == world.requests[0].id
+    assert await look_up(world, record, last=True) is None
+    [page] = await read(world, str(record.remote_id))
+    assert page.gone == ()
 
 
 # --- numbers
@@ -147,7 +156,9 @@ async def test_a_list_that_fails_in_the_middle_proves_nothing(world: UploadPost)
 
 async def test_live_analytics_have_a_limit_of_their_own(world: UploadPost) -> None:
     record = await published(world)
-    for _ in range(100):
+    [page] = await read(world, "v_pub_file~1")
+    assert page.gone == (), "a publish_id is in no list"
+    for _ in range(99):
         await read(world, str(record.remote_id))
     with pytest.raises(Throttled):
         await read(world, str(record.remote_id))

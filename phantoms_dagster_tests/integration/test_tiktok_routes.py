@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,10 @@ def _public_id(text: str) -> str | None:
     return number if number.isdigit() else None
 
 
+def _listed(fields: Mapping[str, str]) -> bool:
+    return fields["privacy_level"] == "PUBLIC_TO_EVERYONE"
+
+
 class TikTokStudio:
     """The studio, with TikTok's stand-in."""
 
@@ -91,7 +95,7 @@ class TikTokStudio:
             setting=lambda name: None,
             secret=lambda name: None,
         )
-        rules = GatewayRules(check_job, fields, error_for, waiting_for_creator, _public_id)
+        rules = GatewayRules(check_job, fields, error_for, waiting_for_creator, _public_id, _listed)
         self.gateway = UploadPostPublisher(TIKTOK, rules, service, max_wait=60.0)
         self.publish = Publish(
             gateways={TIKTOK: self.gateway},
@@ -290,7 +294,7 @@ async def test_an_approved_post_goes_through_the_gateway_with_what_was_approved(
     done = await tiktok.post(key)
     [entry] = tiktok.sandbox.ledger
     row = tiktok.row()
-    assert (row["state"], row["route"], row["remote_id"]) == ("confirmed", "gateway", entry["remote_id"])
+    assert (row["state"], row["route"], row["remote_id"]) == ("confirmed", "gateway", entry["request_id"])
     assert (entry["privacy"], entry["is_aigc"], entry["account"]) == ("SELF_ONLY", True, "ocean")
     assert done.provider == "uploadpost"
     assert tiktok.sandbox.calls.get("tiktok.init", 0) == 0

@@ -43,6 +43,10 @@ def _public_id(text: str) -> str | None:
     return found[1] if found else text if is_public_id(text) else None
 
 
+def _listed(fields: Mapping[str, str]) -> bool:
+    return fields.get("privacy_level") == "PUBLIC_TO_EVERYONE"
+
+
 def publisher(tools: Tools) -> UploadPostPublisher:
     """The publisher for posts whose route is the gateway."""
     rules = GatewayRules(
@@ -51,6 +55,7 @@ def publisher(tools: Tools) -> UploadPostPublisher:
         error=_error,
         waiting=waiting_for_creator,
         public_id=_public_id,
+        listed=_listed,
     )
     return UploadPostPublisher(TIKTOK, rules, tools.service("uploadpost"), max_wait=tools.max_wait)
 
@@ -62,7 +67,7 @@ def late_ids(tools: Tools) -> UploadPostLateIds:
 
 def metrics(tools: Tools) -> UploadPostMetricsReader:
     """The reader of their numbers."""
-    return UploadPostMetricsReader(TIKTOK, tools.service("uploadpost"))
+    return UploadPostMetricsReader(TIKTOK, _public_id, tools.service("uploadpost"))
 
 
 def post_reader(tools: Tools) -> UploadPostReader:

@@ -59,7 +59,8 @@ class GatewayRules:
     """What a platform knows about its posts through a gateway.
 
     `check` refuses a job. `fields` makes the platform's form fields from what the account may choose. `error` knows the platform's
-    own error codes. `waiting` says when to ask again about a draft. `public_id` finds the platform's id of a post in its URL.
+    own error codes. `waiting` says when to ask again about a draft. `public_id` finds the platform's public id of a post in an id
+    or a URL; None without one. `listed`: whether the platform lists a post with these fields, so that it can be looked for.
     """
 
     check: Callable[[PublishJob], None]
@@ -67,6 +68,7 @@ class GatewayRules:
     error: ErrorOf
     waiting: Callable[[str, datetime, datetime], NotYet]
     public_id: Callable[[str], str | None]
+    listed: Callable[[Mapping[str, str]], bool]
 
 
 class GatewayPost(Value):
@@ -327,9 +329,13 @@ class UploadPostPost:
         )
 
     def _published(self, post: GatewayPost, seen: RequestStatus) -> RemoteId:
-        """The published post. Its id is the platform's own, as far as Upload-Post knows it."""
-        at = post.completed_at or self._clock.now()
-        number = self._at.rules.public_id(seen.url) or seen.id or post.request_id
+        """The published post. Its id is the platform's public one, if Upload-Post knows it by now, or that of the request.
+
+        A post that the platform does not list keeps the request's id, or it would soon count as gone.
+        """
+        at, rules = post.completed_at or self._clock.now(), self._at.rules
+        found = (rules.public_id(seen.url) or rules.public_id(seen.id)) if rules.listed(post.fields) else None
+        number = found or post.request_id
         return RemoteId(number, seen.url, post.changed(completed_at=at, warnings=seen.warnings), published_at=at)
 
     # --- confirm

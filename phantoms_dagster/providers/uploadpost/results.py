@@ -13,7 +13,7 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import FoundPost, Metrics, MetricsPage, PostStanding
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.providers.tools import ServiceTools
-from phantoms_dagster.providers.uploadpost.api import PROVIDER, SeenPost, UploadPostApi, is_request_id
+from phantoms_dagster.providers.uploadpost.api import PROVIDER, SeenPost, UploadPostApi
 from phantoms_dagster.providers.uploadpost.publisher import GatewayPost
 
 # Between Upload-Post's clock and ours.
@@ -65,8 +65,9 @@ class UploadPostMetricsReader:
 
     provider = PROVIDER
 
-    def __init__(self, platform: Platform, service: ServiceTools) -> None:
+    def __init__(self, platform: Platform, public_id: PublicId, service: ServiceTools) -> None:
         self.platform = platform
+        self._public_id = public_id
         self._api = UploadPostApi(service)
 
     async def pages(
@@ -86,7 +87,7 @@ class UploadPostMetricsReader:
             else:
                 missing[remote_id] = _reason(found)
         if missing:
-            listed = {remote_id for remote_id in missing if is_request_id(remote_id)}  # the list has no such ids
+            listed = {remote_id for remote_id in missing if self._public_id(remote_id) is None}  # the list has no such ids
             listed |= set(await _listed(self._api, self.platform, account, missing.keys() - listed))
             failed = {remote_id: reason for remote_id, reason in missing.items() if remote_id in listed}
             yield MetricsPage(gone=tuple(missing.keys() - listed), failed=failed)

@@ -53,7 +53,9 @@ class UploadPostReads:
         if request.ignored:
             result["warnings"] = [f"{name} is ignored by {request.platform}" for name in request.ignored]
         if request.outcome == "posted":
-            return result | (self._names(request, origin) if self._named(request, "status") else {})
+            # As TikTok's own API, it has no number for a post that is not public.
+            unnamed = {"publish_id": f"v_pub_file~{_short(request.id)}"}
+            return result | (self._names(request, origin) if self._named(request, "status") else unnamed)
         if request.outcome == "draft":
             return result | {"fallback_to_inbox": True, "publish_id": f"v_inbox_file~{_short(request.id)}"}
         said = f"the platform refused it: {request.outcome}"
@@ -65,7 +67,9 @@ class UploadPostReads:
         return {"platform_post_id": request.post_id, "post_url": f"{origin}/uploadpost/watch/{request.post_id}"}
 
     def _named(self, request: SandboxRequest, read: str) -> bool:
-        """Whether that read has the platform's id of the post by now. Each of them may be without it."""
+        """Whether that read has the platform's id of the post by now. Each may be without it. A hidden post has none."""
+        if request.fields.get("privacy_level", PUBLIC) != PUBLIC:
+            return False
         late = self.state.sandbox.setting("uploadpost.id_seconds", 0.0)
         ready = self.state.sandbox.now() >= request.run_at + late
         return ready and read not in self.state.sandbox.setting("uploadpost.no_ids_in", [])
@@ -103,7 +107,6 @@ class UploadPostReads:
             for r in self.state.requests
             if (r.user, r.platform, r.outcome) == (user, platform, "posted")
             and self.state.finished(r)
-            and r.fields.get("privacy_level", PUBLIC) == PUBLIC
             and r.post_id not in removed
             and self._named(r, "media")
         ]
