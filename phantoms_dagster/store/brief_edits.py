@@ -21,7 +21,8 @@ from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.stage_store import VOID
 from phantoms_dagster.store.two_reviewers import forget
 
-_VIDEO = text("SELECT id, brief, retired_at FROM phantoms.videos WHERE key = :key FOR UPDATE")
+# Not FOR UPDATE: a row that refers to the video, such as a booking, would then wait for this edit while it holds the stages.
+_VIDEO = text("SELECT id, brief, retired_at FROM phantoms.videos WHERE key = :key FOR NO KEY UPDATE")
 # In the same order as claims lock them.
 _STAGES = text("SELECT stage, state FROM phantoms.stages WHERE video_id = :id ORDER BY stage FOR UPDATE")
 _POSTS = text("SELECT platform, state FROM phantoms.posts WHERE video_id = :id")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from phantoms_dagster.domain.errors import NotYet, WaitsForPerson
 from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.domain.posting_slots import DayLimit, PostingSlot
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.store.audit import Actor
+from phantoms_dagster.store.booking_changes import BookingChanges
 from phantoms_dagster.store.bookings import book_approved
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.decisions import Decisions
@@ -144,6 +146,28 @@ async def test_two_people_who_approve_at_the_same_time_never_give_one_slot_to_tw
     await asyncio.gather(*(asyncio.to_thread(approve_one_by_one, half) for half in halves))
     times = [at for _, _, at, _, _ in bookings(studio.world)]
     assert times == next_times(24, 12, 18)
+
+
+async def test_people_who_edit_move_and_cancel_one_video_at_the_same_time_do_not_deadlock(studio: Studio) -> None:
+    """An edit held the video and waited for its stages; a cancellation held the stages, and its booking waited for the video."""
+    [key] = await studio.rendered(channel=slotted())
+    engine, ann = studio.world.engine, Actor("ann", "cli")
+    changes, edits = BookingChanges(engine), BriefEdits(engine)
+    at = next_times(40, 9)
+    started = threading.Barrier(3)
+
+    def all_day(change: Callable[[datetime], object]) -> None:
+        started.wait()
+        for time in at:
+            change(time)
+
+    await asyncio.gather(
+        asyncio.to_thread(all_day, lambda time: edits.edit(key, BriefChanges(publish_at=time), by="ann", actor=ann)),
+        asyncio.to_thread(all_day, lambda _: changes.cancel(key, ann)),
+        asyncio.to_thread(all_day, lambda _: changes.move(key, "next", ann)),
+    )
+    assert changes.cancel(key, ann).refused == ()
+    assert [state for *_, state in bookings(studio.world)] == ["cancelled"]
 
 
 async def test_the_database_refuses_a_second_booking_of_a_slot(studio: Studio) -> None:
