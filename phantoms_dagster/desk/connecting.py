@@ -14,6 +14,7 @@ from phantoms_dagster.domain.accounts import connect_command
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.grants import Consent
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.store.vault import WrongKey
 from phantoms_dagster.wiring.connecting import Attempt
 from phantoms_dagster.wiring.token_keys import vault
 
@@ -73,7 +74,10 @@ def unsealed(visit: Visit) -> tuple[Platform, str, Attempt]:
     given = visit.request.cookies.get(COOKIE)
     if not given:
         raise InvalidInput("this browser has no attempt under way: begin again on the page Accounts")
-    kept = json.loads(vault(visit.desk.settings).decrypt(given.encode()))
+    try:
+        kept = json.loads(vault(visit.desk.settings).decrypt(given.encode()))
+    except (WrongKey, ValueError):  # the vault's own words are about stored tokens
+        raise InvalidInput("this browser's attempt cannot be read: begin again on the page Accounts") from None
     if kept["session"] != _session(visit):
         raise InvalidInput("the attempt was begun in another session: begin again on the page Accounts")
     if visit.desk.services.clock.now().timestamp() > kept["until"]:

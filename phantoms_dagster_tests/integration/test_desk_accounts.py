@@ -14,9 +14,11 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from phantoms_dagster.desk.connecting import COOKIE
 from phantoms_dagster.sandbox.youtube.google_token import CLIENT_ID, CLIENT_SECRET
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.audit import AuditLog
+from phantoms_dagster.wiring.token_keys import vault
 from phantoms_dagster_tests.integration.desk_world import Browser, DeskWorld, open_desk
 from phantoms_dagster_tests.sandbox_thread import Running, sandbox_thread
 
@@ -127,6 +129,19 @@ async def test_an_attempt_ends_after_ten_minutes_and_with_a_refusal(desk: DeskWo
     monkeypatch.setattr(desk.desk.services.clock, "now", lambda: later)
     assert "took longer than ten minutes" in await shown(olga, await olga.get(back))
     assert not any(one.connected_at for one in Accounts(desk.world.engine).all())
+
+
+@pytest.mark.parametrize("cookie", ["garbage", "another secret of ours"])
+async def test_a_cookie_that_is_no_attempt_is_refused_without_a_word_about_stored_tokens(desk: DeskWorld, cookie: str) -> None:
+    """The page said that no key decrypts the stored tokens, and a value that is no attempt was an internal error."""
+    olga = await desk.logged_in("olga", "operator")
+    path = accept(await begin(olga))
+    value = cookie if cookie == "garbage" else vault(desk.desk.settings).encrypt(cookie).decode()
+    olga.client.cookies.delete(COOKIE)
+    olga.client.cookies.set(COOKIE, value, domain="127.0.0.1", path="/callback")
+    told = await shown(olga, await olga.get(path))
+    assert "this browser's attempt cannot be read" in told
+    assert "decrypts the stored tokens" not in told
 
 
 async def test_only_operators_connect_and_everybody_may_look(desk: DeskWorld) -> None:
