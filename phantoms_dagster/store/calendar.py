@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ _BETWEEN = text(
     WHERE v.retired_at IS NULL AND (:channel = '' OR v.channel = :channel)
     """
 )
-# Only the times of videos. A post counts when it is the first one of its video.
+# Only the times of videos. A video is at each time for which posts of it are booked, and at its first published post.
 _MINE = "v.retired_at IS NULL AND (:channel = '' OR v.channel = :channel)"
 _PLANNED = text(
     f"""
@@ -52,14 +52,13 @@ _PLANNED = text(
     ORDER BY v.publish_at LIMIT :most
     """
 )
-# A video that is booked is at its first booking, whatever its brief says.
+# The bookings of a video count, whatever its brief says.
 _BOOKED = text(
     f"""
-    SELECT v.id, v.key, v.channel, b.at AS publish_at,
-        (SELECT min(p.published_at) FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate) AS out_at
+    SELECT DISTINCT v.id, v.key, v.channel, b.at AS publish_at, NULL::timestamptz AS out_at
     FROM phantoms.bookings b JOIN phantoms.videos v ON v.id = b.video_id
-    WHERE b.at >= :low AND b.at < :high AND {_MINE} AND NOT EXISTS (SELECT FROM phantoms.bookings e
-        WHERE e.video_id = b.video_id AND (e.at, e.platform) < (b.at, b.platform))
+    WHERE b.at >= :low AND b.at < :high AND {_MINE} AND NOT EXISTS (SELECT FROM phantoms.posts p
+        WHERE p.video_id = b.video_id AND p.platform = b.platform AND NOT p.duplicate AND p.published_at IS NOT NULL)
     ORDER BY b.at LIMIT :most
     """
 )
@@ -129,6 +128,21 @@ class Scheduled:
         return min((at for one in waiting if (at := one.booked_at or self.publish_at) is not None), default=self.publish_at)
 
     @property
+    def parts(self) -> tuple[Scheduled, ...]:
+        """The video once for each time in the calendar, with the posts of that time. Posts that are out share the first one's time.
+
+        A post without a booking shares the time of the first that has one. A video without bookings has one part.
+        """
+        if all(one.booked_at is None for one in self.outings):
+            return (self,)
+        waiting = set(self.waits)
+        first = self.planned_at
+        times: dict[datetime | None, list[CalendarPost]] = {}
+        for one in self.outings:
+            times.setdefault((one.booked_at or first) if one.platform in waiting else None, []).append(one)
+        return tuple(replace(self, outings=tuple(posts)) for posts in times.values())
+
+    @property
     def person(self) -> str:
         """Why its posts wait for a person, or were taken out; empty when none does. Names the platforms unless all of them wait."""
         why: dict[str, list[str]] = {}
@@ -158,7 +172,7 @@ _WAITS = {
 
 
 class CalendarSlot(NamedTuple):
-    """A video's publish time by its first booking or its brief, and when the first of its posts was published."""
+    """A time of a video by a booking or its brief, or, with `out_at`, when the first of its posts was published."""
 
     id: int
     key: str
@@ -194,7 +208,7 @@ class Calendar:
             over = self._posted_before(connection, low, min(high, today), channel) if low < today else []
             left = {**values, "low": max(low, today), "most": MOST_SLOTS - len(over)}
             posted = over + [CalendarSlot(*row) for row in connection.execute(_POSTED, left)] if high > today else over
-        found = {slot.id: slot for slot in (*planned, *posted)}
+        found = {(slot.id, None if slot.out_at else slot.publish_at): slot for slot in (*planned, *posted)}
         return list(found.values()), max(len(planned), len(posted)) >= MOST_SLOTS
 
     def _posted_before(self, connection: Connection, low: datetime, until: datetime, channel: str) -> list[CalendarSlot]:

@@ -13,7 +13,10 @@ import httpx
 import pytest
 
 from phantoms_dagster.desk.api.document import made
+from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store import answers
+from phantoms_dagster.store.audit import Actor
+from phantoms_dagster.store.booking_changes import BookingChanges
 from phantoms_dagster.store.users import RoleName
 from phantoms_dagster_tests.integration.desk_world import TESTER, DeskWorld, open_desk
 from phantoms_dagster_tests.integration.test_dead_letters import fail
@@ -399,6 +402,27 @@ async def test_a_video_is_moved_after_its_odd_time_was_accepted(world: DeskWorld
     assert (await program.post(f"/calendar/{key}/move", {"publish_at": None})).json()["publish_at"] is None
     for wrong in ("2026-12-24T18:00", "tomorrow", 1798131600, "99999-01-01T00:00:00Z", "1850-01-01T00:00:00Z"):
         assert detail(await program.post(f"/calendar/{key}/move", {"publish_at": wrong}), 422)
+
+
+async def test_one_post_of_a_video_is_moved_and_is_an_entry_of_its_own(world: DeskWorld) -> None:
+    program = Program(world, "reviewer")
+    [key] = world.world.add(1, platforms=(Platform("youtube"), Platform("tiktok")))
+    first, later = datetime(2031, 5, 4, 12, tzinfo=UTC), datetime(2031, 5, 6, 13, tzinfo=UTC)
+    BookingChanges(world.world.engine).move(key, first, Actor("ann", "cli"))
+    body = {"publish_at": later.isoformat(), "platforms": ["tiktok"], "expected": first.isoformat(), "accept_warnings": True}
+    moved = await program.post(f"/calendar/{key}/move", body)
+    assert (moved.json()["at"], moved.json()["publish_at"]) == ("2031-05-04T12:00:00Z", None)
+    assert "in the meantime" in detail(await program.post(f"/calendar/{key}/move", body), 409)
+    assert detail(await program.post(f"/calendar/{key}/move", {"publish_at": None, "platforms": ["tiktok"]}), 422)
+    assert detail(await program.post(f"/calendar/{key}/move", {**body, "platforms": ["bluesky"]}), 422)
+    query = {"start": "2031-05-01", "until": "2031-05-31"}
+    listed = (await program.get("/calendar", **query)).json()
+    assert [(one["at"], [post["platform"] for post in one["outings"]]) for one in listed["entries"]] == [
+        ("2031-05-04T12:00:00Z", ["youtube"]),
+        ("2031-05-06T13:00:00Z", ["tiktok"]),
+    ]
+    [one] = (await program.get("/calendar", **query, limit=1)).json()["entries"]
+    assert one["outings"][0]["platform"] == "youtube"
 
 
 # --- who asks, and what is sent

@@ -371,16 +371,64 @@ async def test_a_person_decides_about_a_missed_slot_at_the_desk(world: DeskWorld
     assert row.who == "rita"
 
 
-async def test_an_entry_names_the_posts_that_go_out_at_another_time(world: DeskWorld) -> None:
+async def at_two_times(world: DeskWorld) -> tuple[str, datetime, datetime]:
+    """Book a video on YouTube, and on TikTok a day later. Returns its key and the two times in UTC."""
     slotted(world)
     [key] = world.world.add(1, platforms=(Platform("youtube"), Platform("tiktok")))
     book(world, key, "next")
     world.world.write("UPDATE phantoms.bookings SET at = at + interval '24 hours' WHERE platform = 'tiktok'")
     [at, later] = [row["at"].astimezone(UTC) for row in world.world.rows("SELECT at FROM phantoms.bookings ORDER BY at")]
+    return key, at, later
+
+
+def entries(page: str) -> list[tuple[str, str]]:
+    """The day and the platforms of each entry of a list."""
+    found = []
+    for section in re.findall(r"<section class=.*?</section>", page, re.DOTALL):
+        [day] = re.findall(r"<h2>(.*?)(?: <span.*)?</h2>", section)
+        found += [(day, name) for name in re.findall(r'<span class="hide">(.*?)</span>', section)]
+    return found
+
+
+async def test_a_video_is_in_the_calendar_at_each_time_at_which_its_posts_go_out(world: DeskWorld) -> None:
+    key, at, later = await at_two_times(world)
     browser = await world.logged_in("rita")
     page = (await browser.get(f"/calendar?from={at:%Y-%m-%d}&view=list")).text
-    assert f"TikTok {later:%a} {later.day} {later:%b %H:%M}" in page
-    assert f"YouTube {at:%a}" not in page
+    assert entries(page) == [(f"{at:%A} {at.day} {at:%B}", "YouTube"), (f"{later:%A} {later.day} {later:%B}", "TikTok")]
+    assert ">1 video ·" in page
+    world.world.write("UPDATE phantoms.stages SET state = 'done' WHERE stage = 'youtube/post'")
+    world.world.write(
+        f"""INSERT INTO phantoms.posts (video_id, platform, account, state, marker, remote_id, url, video_sha256, caption_sha256,
+            published_at)
+        SELECT v.id, 'youtube', 'ocean_yt', 'confirmed', 'm', 'r', 'https://example.com', 'v', 'c',
+            '{at.isoformat()}'::timestamptz + interval '5 minutes'
+        FROM phantoms.videos v WHERE key = '{key}'"""
+    )
+    page = (await browser.get(f"/calendar?from={at:%Y-%m-%d}&view=list")).text
+    assert entries(page) == [(f"{at:%A} {at.day} {at:%B}", "YouTube"), (f"{later:%A} {later.day} {later:%B}", "TikTok")]
+    assert page.count("<span>posted</span>") == 1
+
+
+async def test_moving_one_entry_of_a_video_leaves_its_other_posts(world: DeskWorld) -> None:
+    key, at, later = await at_two_times(world)
+    browser = await world.logged_in("rita")
+    page = (await browser.get(f"/calendar?from={at:%Y-%m-%d}&view=list")).text
+    assert page.count(f'href="/calendar/{key}?on=tiktok"') == 1
+    form = (await browser.get(f"/calendar/{key}?on=tiktok")).text
+    assert "<h2>Another time on TikTok</h2>" in form
+    assert f'value="{later:%Y-%m-%dT%H:%M}"' in form
+    moved = {"on": "tiktok", "was": later.isoformat(), "at": f"{YEAR}-07-01T18:30"}
+    assert (await browser.post(f"/calendar/{key}/move", moved)).status_code == 303
+    times = {
+        row["platform"]: row["at"].astimezone(UTC)
+        for row in world.world.rows("SELECT platform, at FROM phantoms.bookings ORDER BY platform")
+    }
+    assert times == {"tiktok": datetime(YEAR, 7, 1, 18, 30, tzinfo=UTC), "youtube": at}
+    late = await browser.post(f"/calendar/{key}/move", {**moved, "at": f"{YEAR}-07-02T18:30"})
+    assert late.status_code == 422
+    assert "Somebody else moved it in the meantime" in late.text
+    assert (await browser.get(f"/calendar/{key}?on=bluesky")).status_code == 422
+    assert (await browser.post(f"/calendar/{key}/move", {**moved, "was": "yesterday"})).status_code == 422
 
 
 async def test_a_reason_names_its_platforms_when_other_posts_of_the_video_do_not_wait(world: DeskWorld) -> None:

@@ -7,16 +7,29 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
+from pydantic import Field
 
 from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import ApiModel, KeyInPath, Limit, Masked, Moment, RequestModel, TextInQuery
 from phantoms_dagster.desk.errors import problem
-from phantoms_dagster.desk.pages.calendar import CalendarEntry, Timed, entries_of, entry_of, timed_between, video_of, warnings_of
+from phantoms_dagster.desk.pages.calendar import (
+    CalendarEntry,
+    Timed,
+    entries_of,
+    entries_of_video,
+    move_posts,
+    part_of,
+    timed_between,
+    video_of,
+    warnings_of,
+)
 from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
-from phantoms_dagster.domain.models import Brief
+from phantoms_dagster.domain.models import Brief, Platform
+from phantoms_dagster.store.booking_changes import ChangedMeanwhile
 from phantoms_dagster.store.brief_edits import BriefEdits
+from phantoms_dagster.store.calendar import Calendar
 
 TAG = "calendar"
 MOST_DAYS = 62
@@ -45,7 +58,11 @@ class CalendarPostResource(ApiModel):
 
 
 class CalendarSlotResource(ApiModel):
-    """A video in the calendar. `at` is when it will be or was published. `tone` is plan, late, out (published) or bad (failed)."""
+    """A time of a video in the calendar, with the posts of that time: a video is listed once for each time at which posts go out.
+
+    `at` is when they will be or were published. `tone` is plan, late, out (published) or bad (failed). Posts of a video that are
+    out already are one entry, at the time of the first.
+    """
 
     key: str
     title: str
@@ -67,17 +84,22 @@ class Entries(ApiModel):
 class Move(RequestModel):
     """A new time for a video. `publish_at` null means as soon as it is approved.
 
-    `expected` is the time that the caller believes is set; when it differs, the answer is a 409. When omitted, it is not checked.
-    `accept_warnings` moves the video despite warnings about the new time.
+    `platforms` moves only its posts on these; then `publish_at` must be a time. `expected` is the time that the caller believes is
+    set for the video, or for those posts; when it differs, the answer is a 409. When omitted, it is not checked. `accept_warnings`
+    moves the video despite warnings about the new time.
     """
 
     publish_at: Moment | None
+    platforms: Annotated[list[Platform], Field(default_factory=list, max_length=20)]
     expected: Moment | None = None
     accept_warnings: bool = False
 
 
 class Moved(ApiModel):
-    """The video's new time, and notes for a person. `at` null means as soon as it is approved."""
+    """The video's new time, and notes for a person. `publish_at` is the time in its brief, which a move of some posts leaves alone.
+
+    `at` is when its next post goes out; null means as soon as it is approved.
+    """
 
     key: str
     publish_at: datetime | None
@@ -114,19 +136,22 @@ def list_calendar(  # noqa: PLR0917 - FastAPI calls it by keyword
         raise NotFound(f"There is no channel {channel}.")
     timed, cut = timed_between(plan, channels, first, last, channel)
     found = [one for one in timed if first <= one.at.astimezone(UTC).date() < last and (cursor is None or _place(one) > cursor)]
-    shown = entries_of(plan, channels, found[:limit])
+    shown = entries_of(plan, channels, found[:limit]).values()
     following = _place(found[limit - 1]) if len(found) > limit else None
     return Entries(entries=[_shown(entry) for entry in shown], next_cursor=following, complete=not cut)
 
 
 def move_video(request: Request, visit: CurrentVisit, key: KeyInPath, body: Move) -> Moved:
-    """Move a video to another time. When there are warnings, the answer is a 409 that lists them, unless they are accepted."""
+    """Move a video or some of its posts. When there are warnings, the answer is a 409 that lists them, unless they are accepted."""
     plan = visit.desk.calendar
     video, channel = video_of(plan, key)
     if not video.waits:
         raise InvalidInput(f"{video.title} is already posted and cannot be moved.")
     checked = "expected" in body.model_fields_set
-    odd = warnings_of(visit, plan, video, channel, body.publish_at) if body.publish_at is not None else []
+    part = part_of(video, " ".join(body.platforms))
+    if body.platforms and body.publish_at is None:
+        raise InvalidInput("`publish_at` must be a time when `platforms` is given")
+    odd = warnings_of(visit, plan, part, channel, body.publish_at) if body.publish_at is not None else []
     if odd and not body.accept_warnings:
         return _refused(request, "There are warnings about this time; send `accept_warnings` to move the video anyway.", odd)
 
@@ -134,15 +159,27 @@ def move_video(request: Request, visit: CurrentVisit, key: KeyInPath, body: Move
         if checked and before.publish_at != body.expected:
             raise _Changed
 
+    if body.platforms and body.publish_at is not None:
+        was = body.expected if checked else None
+        try:
+            changed = move_posts(visit, part, body.publish_at, was)
+        except ChangedMeanwhile as error:
+            return _refused(request, str(error), [])
+        told = [*(f"{one.said}." for one in changed.booked), *(f"{problem}." for problem in changed.refused)]
+        return _moved(plan, key, told)
     changes = BriefChanges(publish_at=body.publish_at, publish_now=body.publish_at is None)
     edits = BriefEdits(visit.desk.services.engine)
     try:
         edited = edits.edit(key, changes, by=visit.name, actor=visit.actor, check=unchanged)
     except _Changed:
         return _refused(request, f"Somebody else moved {video.title} in the meantime. Nothing was changed.", [])
-    moved, channel = video_of(plan, key)
-    entry = entry_of(moved, channel, datetime.now(UTC))
-    return Moved(key=key, publish_at=edited.after.publish_at, at=entry.at if entry else None, notes=list(edited.notes))
+    return _moved(plan, key, edited.notes)
+
+
+def _moved(plan: Calendar, key: str, notes: Sequence[str]) -> Moved:
+    video, channel = video_of(plan, key)
+    waiting = [entry.at for entry in entries_of_video(video, channel, datetime.now(UTC)) if entry.movable]
+    return Moved(key=key, publish_at=video.publish_at, at=min(waiting, default=None), notes=list(notes))
 
 
 def _place(one: Timed) -> str:

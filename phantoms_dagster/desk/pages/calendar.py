@@ -24,7 +24,7 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.local_times import happens_twice, is_skipped, read_local, start_of_day
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.production.stages.post import next_opening
-from phantoms_dagster.store.booking_changes import ChangedMeanwhile
+from phantoms_dagster.store.booking_changes import Changed, ChangedMeanwhile
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.calendar import Calendar, CalendarSlot, Scheduled
 from phantoms_dagster.wiring.schedule_warnings import schedule_warnings
@@ -48,12 +48,16 @@ def register(app: FastAPI) -> None:
 
 @dataclass(frozen=True)
 class CalendarEntry:
-    """A video in the calendar. `local` is `at` in its channel's time zone. `tone` is `bad` (failed), `out`, `late` or `plan`."""
+    """A video in the calendar, with those of its posts that go out at the same time. `local` is `at` in its channel's time zone.
+
+    `tone` is `bad` (failed), `out`, `late` or `plan`. `partial`: its other posts go out at other times.
+    """
 
     video: Scheduled
     at: datetime
     local: datetime
     tone: str
+    partial: bool = False
 
     @property
     def movable(self) -> bool:
@@ -76,23 +80,20 @@ class CalendarEntry:
         return _where(tuple(one.platform for one in self.video.outings))
 
     @property
-    def later(self) -> str:
-        """Its posts that are booked for another time than this entry's, each with its time."""
-        found: dict[datetime, list[str]] = {}
-        for one in self.video.outings:
-            if one.at is None and not one.waits and one.booked_at not in (None, self.video.planned_at):
-                found.setdefault(one.booked_at.astimezone(self.local.tzinfo), []).append(one.platform.title)
-        return "; ".join(f"{', '.join(titles)} {at:%a} {at.day} {at:%b %H:%M}" for at, titles in sorted(found.items()))
+    def was(self) -> str:
+        """The time to which a move refers, as forms send it back: that of its bookings, or of the video's brief."""
+        return _stamp(self.video.planned_at if self.partial else self.video.publish_at)
 
     @property
-    def was(self) -> str:
-        """The time in its brief, as forms send it back."""
-        return _stamp(self.video.publish_at)
+    def on(self) -> str:
+        """The platforms that a move of this entry is about, as forms send them back; empty for all of the video."""
+        return " ".join(self.video.waits) if self.partial else ""
 
     @property
     def path(self) -> str:
         """The path of the page to move it."""
-        return f"/calendar/{quote(self.video.key, safe='')}"
+        page = f"/calendar/{quote(self.video.key, safe='')}"
+        return f"{page}?{urlencode({'on': self.on})}" if self.on else page
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class CalendarDay:
 
 
 class Timed(NamedTuple):
-    """A video and its publication time, without further details. `local` is `at` in its channel's time zone."""
+    """A video and a time at which posts of it go out, without further details. `local` is `at` in its channel's time zone."""
 
     id: int
     key: str
@@ -177,9 +178,9 @@ def calendar(visit: CurrentVisit, view: str = "week", channel: str = "") -> Resp
         if one.local.date() in by_day:
             by_day[one.local.date()].append(one)
     wanted, following = _wanted(shown.view, by_day)
-    entries = {entry.video.key: entry for entry in entries_of(plan, channels, wanted)}
+    entries = entries_of(plan, channels, wanted)
     days = [
-        CalendarDay(day, day == today, [entries[one.key] for one in found if one.key in entries], len(found))
+        CalendarDay(day, day == today, [entries[one] for one in found if one in entries], len(found))
         for day, found in by_day.items()
         if following is None or day < following
     ]
@@ -200,23 +201,24 @@ def calendar(visit: CurrentVisit, view: str = "week", channel: str = "") -> Resp
         earlier=shown.path(start=_step(shown, -1)),
         later=shown.path(start=_step(shown, 1)),
         today=shown.path(start=today),
-        count=sum(map(len, by_day.values())),
+        count=len({one.key for found in by_day.values() for one in found}),
         cut=cut,
         following=shown.path(start=following) if following else None,
     )
 
 
-def form_of_move(visit: CurrentVisit, key: str, at: str = "") -> Response:
-    """Show when a video is published, with a form to move it."""
+def form_of_move(visit: CurrentVisit, key: str, at: str = "", on: str = "") -> Response:
+    """Show when a video is published, with a form to move it, or only its posts on these platforms."""
     plan = visit.desk.calendar
     video, channel = video_of(plan, key)
-    planned = video.planned_at
+    part = part_of(video, on)
+    planned = part.planned_at
     wall = at or (f"{planned.astimezone(ZoneInfo(channel.timezone)):%Y-%m-%dT%H:%M}" if planned else "")
-    return _form(visit, plan, video, channel, wall=wall)
+    return _form(visit, plan, video, channel, wall=wall, part=part if on else None)
 
 
 def move(visit: CurrentVisit, key: str, form: Form) -> Response:
-    """Move a video to another time. Warnings about the new time are shown first."""
+    """Move a video, or its posts on the platforms of `on`, to another time. Warnings about the new time are shown first."""
     plan = visit.desk.calendar
     video, channel = video_of(plan, key)
     if not video.waits:
@@ -225,6 +227,9 @@ def move(visit: CurrentVisit, key: str, form: Form) -> Response:
     soon = field(form, "when") == "now"
     later = field(form, "later") == "1"
     at = None if soon else read_local(wall, channel.timezone, later=later)
+    on = field(form, "on", most=200)
+    if on and at is not None:
+        return _move_part(visit, video, part_of(video, on), at, form)
     moved = InvalidInput(f"Somebody else moved {video.title} in the meantime. Nothing was changed; look at the calendar again.")
     if was != _stamp(video.publish_at):
         if _stamp(video.publish_at) == _stamp(at):  # the form was sent twice, or two people want the same
@@ -248,6 +253,30 @@ def move(visit: CurrentVisit, key: str, form: Form) -> Response:
     said = f"{video.title}: {local:%a} {local.day} {local:%b} {local:%H:%M} {local.tzname()}."
     back = CalendarView("week", local.date(), video.channel if field(form, "channel") else "")
     return redirect_to(visit, back.path(), " ".join([said, *edited.notes]))
+
+
+def _move_part(visit: Visit, video: Scheduled, part: Scheduled, at: datetime, form: Form) -> Response:
+    """Move only some posts of a video."""
+    plan = visit.desk.calendar
+    channel = plan.channels()[video.channel]
+    wall, was = field(form, "at", most=40), _moment(field(form, "was", most=40))
+    later = field(form, "later") == "1"
+    odd = warnings_of(visit, plan, part, channel, at)
+    if odd and field(form, "seen", most=64) != _digest(odd):
+        return _form(visit, plan, video, channel, wall=wall, odd=odd, later=later, part=part)
+    changed = move_posts(visit, part, at, was)
+    local = at.astimezone(ZoneInfo(channel.timezone))
+    back = CalendarView("week", local.date(), video.channel if field(form, "channel") else "")
+    told = [f"{video.title}:", *(f"{one.said}." for one in changed.booked), *(f"{problem}." for problem in changed.refused)]
+    return redirect_to(visit, back.path(), " ".join(told))
+
+
+def move_posts(visit: Visit, part: Scheduled, at: datetime, was: datetime | None) -> Changed:
+    """Move these posts of a video. Raises ChangedMeanwhile when one is no longer booked for `was`, unless that is None."""
+    if was is not None and any((one.booked_at or part.publish_at) != was for one in part.outings):
+        raise ChangedMeanwhile(f"Somebody else moved {part.title} in the meantime. Nothing was changed; look at the calendar again.")
+    seen = {one.platform: one.booking for one in part.outings} if was is not None else None
+    return visit.desk.services.booking_changes().move(part.key, at, visit.actor, platforms=part.waits, seen=seen)
 
 
 def change_post(visit: CurrentVisit, key: str, platform: str, form: Form) -> Response:
@@ -335,11 +364,12 @@ def timed_between(
     return found, cut
 
 
-def entries_of(plan: Calendar, channels: Mapping[str, Channel], wanted: Sequence[Timed]) -> list[CalendarEntry]:
-    """Return the calendar entries of these videos, in the same order."""
-    known, now = plan.these([one.id for one in wanted]), datetime.now(UTC)
-    entries = [entry_of(known[one.id], channels[known[one.id].channel], now) for one in wanted if one.id in known]
-    return [entry for entry in entries if entry is not None]
+def entries_of(plan: Calendar, channels: Mapping[str, Channel], wanted: Sequence[Timed]) -> dict[Timed, CalendarEntry]:
+    """Return the calendar entries of these times, in the same order. A time that a video just left has none."""
+    known, now = plan.these(list({one.id for one in wanted})), datetime.now(UTC)
+    found = {key: entries_of_video(video, channels[video.channel], now) for key, video in known.items()}
+    entries = {one: next((entry for entry in found.get(one.id, ()) if entry.at == one.at), None) for one in wanted}
+    return {one: entry for one, entry in entries.items() if entry is not None}
 
 
 def _wanted(view: str, by_day: Mapping[date, Sequence[Timed]]) -> tuple[list[Timed], date | None]:
@@ -362,13 +392,15 @@ def _wanted(view: str, by_day: Mapping[date, Sequence[Timed]]) -> tuple[list[Tim
     return wanted, None
 
 
-def entry_of(video: Scheduled, channel: Channel, now: datetime) -> CalendarEntry | None:
-    """Return the calendar entry of a video; None when it has no time."""
-    at = _goes_out(video, channel)
-    if at is None:
-        return None
-    tone = "bad" if video.cause else "out" if not video.waits else "late" if at < now or video.person else "plan"
-    return CalendarEntry(video, at, at.astimezone(ZoneInfo(channel.timezone)), tone)
+def entries_of_video(video: Scheduled, channel: Channel, now: datetime) -> list[CalendarEntry]:
+    """Return the calendar entries of a video, earliest first: one for each time at which posts of it go out."""
+    parts, zone, entries = video.parts, ZoneInfo(channel.timezone), []
+    for part in parts:
+        at = _goes_out(part, channel)
+        if at is not None:
+            tone = "bad" if part.cause else "out" if not part.waits else "late" if at < now or part.person else "plan"
+            entries.append(CalendarEntry(part, at, at.astimezone(zone), tone, partial=len(parts) > 1))
+    return sorted(entries, key=lambda entry: entry.at)
 
 
 @lru_cache(maxsize=64)
@@ -450,10 +482,28 @@ def video_of(plan: Calendar, key: str) -> tuple[Scheduled, Channel]:
     return video, plan.channels()[video.channel]
 
 
+def part_of(video: Scheduled, on: str) -> Scheduled:
+    """Return the video with only those posts that wait on these platforms, all of them when none is named. Raises InvalidInput."""
+    if not on:
+        return video
+    wanted = on.split()
+    if strange := [name for name in wanted if name not in video.waits]:
+        raise InvalidInput(f"{video.title} has no post that waits on {strange[0][:40]}; look at the calendar again.")
+    return replace(video, outings=tuple(one for one in video.outings if one.platform in wanted))
+
+
 def _form(
-    visit: Visit, plan: Calendar, video: Scheduled, channel: Channel, *, wall: str, odd: Sequence[str] = (), later: bool = False
+    visit: Visit,
+    plan: Calendar,
+    video: Scheduled,
+    channel: Channel,
+    *,
+    wall: str,
+    odd: Sequence[str] = (),
+    later: bool = False,
+    part: Scheduled | None = None,
 ) -> Response:
-    goes = _goes_out(video, channel)
+    goes = _goes_out(part or video, channel)
     moment = _twice(wall, channel.timezone)
     return page(
         visit,
@@ -462,7 +512,8 @@ def _form(
         channel=channel,
         goes=goes,
         wall=wall,
-        was=_stamp(video.publish_at),
+        was=_stamp(part.planned_at if part else video.publish_at),
+        on=" ".join(part.waits) if part else "",
         odd=odd,
         seen=_digest(odd) if odd else "",
         later=later,
@@ -484,13 +535,21 @@ def _near(plan: Calendar, video: Scheduled, goes: datetime) -> list[CalendarEntr
     """Return up to 20 other videos within twelve hours of that time."""
     channels = plan.channels()
     low, high = goes - timedelta(hours=12), goes + timedelta(hours=12)
-    entries = [entry_of(other, channels[other.channel], goes) for other in plan.between(low, high) if other.key != video.key]
-    return sorted((entry for entry in entries if entry is not None), key=lambda entry: entry.at)[:20]
+    others = [other for other in plan.between(low, high) if other.key != video.key]
+    entries = [entry for other in others for entry in entries_of_video(other, channels[other.channel], goes)]
+    return sorted((entry for entry in entries if low <= entry.at < high), key=lambda entry: entry.at)[:20]
 
 
 def warnings_of(visit: Visit, plan: Calendar, video: Scheduled, channel: Channel, at: datetime) -> list[str]:
     """Return the warnings about this time for this video."""
     return schedule_warnings(plan, visit.desk.settings, video, channel, at)
+
+
+def _moment(stamp: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(stamp) if stamp else None
+    except ValueError:
+        raise InvalidInput("This form is not complete; open the calendar again.") from None
 
 
 def _stamp(at: datetime | None) -> str:

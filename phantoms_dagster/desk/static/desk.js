@@ -250,6 +250,7 @@ if (moving) {
     moving.action = `/calendar/${encodeURIComponent(dragged.dataset.entry)}/move`;
     moving.elements.at.value = `${cell.dataset.slot}:${dragged.dataset.minute}`;
     moving.elements.was.value = dragged.dataset.was;
+    moving.elements.on.value = dragged.dataset.on;
     moving.requestSubmit();
   });
 }
