@@ -33,6 +33,12 @@ _STYLES = {
     "cancelled": "dim",
     "posted": "green",
 }
+# What a person can do about a post in that state. `now` works in every channel, also in one without slots.
+_ANSWERS = {
+    "missed": ("to post what was missed", "phantoms calendar move {key} now"),
+    "repeat": ("to allow a repetition", "phantoms calendar override {key}"),
+    "cancelled": ("to put back what was taken out", "phantoms calendar move {key} now"),
+}
 _HIDDEN = ("video_id", "sequence", "changed_at")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
@@ -224,6 +230,10 @@ def _print(found: CalendarList, days: int) -> None:
         rows.add_row(_local(line), plain(line.channel), plain(f"{line.platform}:{line.account}"), what, video)
     if found.lines:
         out.print(rows)
+    for state, (purpose, command) in _ANSWERS.items():
+        if key := next((line.key for line in found.lines if line.state == state), None):
+            say(f"{purpose}, for example:", style="dim")
+            out.print(f"  {command.format(key=key)}", style="dim", soft_wrap=True)
     for missed in found.missed:
         say(f"[red]missed[/] {plain(_missed(missed))}")
 

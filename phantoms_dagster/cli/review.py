@@ -242,8 +242,7 @@ def _tell_next(keys: Sequence[str], times: Mapping[str, datetime], *, approved: 
         return
     if waiting := [key for key in keys if key not in times]:
         whose = "its posts wait" if len(waiting) == 1 else f"the posts of {len(waiting)} videos wait"
-        say(f"  {whose} until you put them back or allow them; `phantoms calendar` says why:", style="dim")
-        out.print(f"  phantoms calendar move {waiting[0]} next", style="dim", soft_wrap=True)
+        say(f"  {whose} for your decision; `phantoms calendar` says why and what you can do", style="dim")
     if not times:
         return
     now = datetime.now(UTC)

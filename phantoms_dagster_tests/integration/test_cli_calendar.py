@@ -291,4 +291,5 @@ async def test_approving_a_video_whose_posts_were_taken_out_announces_none_of_th
     shown = await asyncio.to_thread(lambda: CliRunner().invoke(app, ["approve", key], env={"COLUMNS": "200"}))
     assert shown.exit_code == 0, shown.output
     assert "posts it" not in shown.output
-    assert f"phantoms calendar move {key} next" in shown.output
+    assert "`phantoms calendar` says why and what you can do" in shown.output
+    assert f"phantoms calendar move {key} now" in (await command()).output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,12 +61,19 @@ def put(database: Engine, key: str, stage: str, state: str, output: object = Non
         connection.execute(text(statement), {**values, "stage": stage, "key": key})
 
 
-def rendered(database: Engine, title: str) -> str:
+def sha_of(title: str) -> str:
+    """The hash that the file of a rendered video has in these tests."""
+    return hashlib.sha256(title.encode()).hexdigest()
+
+
+def rendered(database: Engine, title: str, *, caption: str = "Why?") -> str:
     """The key of a video that waits for review."""
     key = added(title)
-    put(database, key, "script", "done", {"kind": "script", "script": SCRIPT, "model": "m"})
+    script = {**SCRIPT, "caption": caption}
+    video = {**FILE, "sha256": sha_of(title)}
+    put(database, key, "script", "done", {"kind": "script", "script": script, "model": "m"})
     put(database, key, "voiceover", "done", {"kind": "voiceover"})
-    put(database, key, "rendered_video", "done", RENDERED)
+    put(database, key, "rendered_video", "done", {**RENDERED, "video": video})
     put(database, key, "approval", "ready")
     return key
 
@@ -107,7 +115,8 @@ def test_show_tells_everything_as_it_was_written(database: Engine, width: int) -
     for part in ("Hearts [bold]and[/bold] :fire: [/nonsense]", "THREE [red]HEARTS", "Two pump blood.", "#sea"):
         assert part in flat
     assert "permanent" in flat
-    assert f"/media/ab/{'ab' * 31}.mp4\n" in shown
+    digest = sha_of("Hearts [bold]and[/bold] :fire: [/nonsense]")
+    assert f"/media/{digest[:2]}/{digest[2:]}.mp4\n" in shown
     assert f"phantoms approve {key}\n" in shown
     assert max(map(len, (line for line in shown.splitlines() if line.startswith(("│", "╭", " youtube"))))) <= width
 
@@ -151,13 +160,29 @@ def test_approve_and_reject_record_who_decided_and_why(database: Engine) -> None
 
 
 def test_all_decides_everything_that_waits_and_then_nothing(database: Engine) -> None:
-    keys = {rendered(database, title) for title in ("One", "Two", "Three")}
+    keys = {rendered(database, title, caption=title) for title in ("One", "Two", "Three")}
     added("Not rendered")
     result = phantoms("approve", "--all")
     *decided, following = result.stdout.splitlines()
     assert {line.removeprefix("approved ") for line in decided} == keys
     assert following == "  next: `phantoms up` posts them, 3 at once; follow them: `phantoms status`"
     assert phantoms("approve", "--all").stdout.startswith("nothing is waiting for review")
+
+
+def test_the_channels_file_of_a_new_user_holds_a_post_that_repeats_another_one(database: Engine) -> None:
+    first, second = rendered(database, "Honey"), rendered(database, "Bees")
+    result = phantoms("approve", "--all")
+    assert f"the posts of {second}" not in result.stdout
+    assert f"phantoms calendar override {second}" in result.stderr
+    assert "its posts wait for your decision; `phantoms calendar` says why and what you can do" in result.stdout
+    listed = phantoms("calendar", width=200).stdout
+    assert f"to allow a repetition, for example:\n  phantoms calendar override {second}\n" in listed
+    assert "put back" not in listed
+    phantoms("calendar", "override", second)
+    phantoms("calendar", "cancel", first)
+    listed = phantoms("calendar", width=200).stdout
+    assert "to allow a repetition" not in listed
+    assert f"to put back what was taken out, for example:\n  phantoms calendar move {first} now\n" in listed
 
 
 def test_a_video_that_is_not_rendered_yet_keeps_no_other_from_being_decided(database: Engine) -> None:
