@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import typer
-from rich.table import Table
 
 from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import out, plain, print_json, print_result, report, say
@@ -17,6 +16,7 @@ from phantoms_dagster.cli.guest_links import desk_address
 from phantoms_dagster.cli.opened import opened_services
 from phantoms_dagster.cli.people import actor
 from phantoms_dagster.cli.times import local
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.local_times import read_local
 from phantoms_dagster.domain.models import Platform
@@ -31,7 +31,9 @@ _STYLES = {
     "missed": "red",
     "repeat": "yellow",
     "cancelled": "dim",
+    "drafted": "yellow",
     "posted": "green",
+    "removed": "dim",
 }
 # What a person can do about a post in that state. `now` works in every channel, also in one without slots.
 _ANSWERS = {
@@ -71,6 +73,7 @@ def calendar(
     context: typer.Context,
     days: Annotated[int, typer.Option(min=1, max=366, help="How many days to show")] = 7,
     channel: Annotated[str, typer.Option(help="Only this channel")] = "",
+    free: Annotated[bool, typer.Option("--free", help="Also list the free slots")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the calendar, unless a command follows."""
@@ -84,7 +87,7 @@ def calendar(
         if as_json:
             print_json(_as_json(found))
         else:
-            _print(found, days)
+            _print(found, days, with_free=free)
 
 
 def move(
@@ -106,7 +109,7 @@ def move(
         services.take_channels()
         wanted = _when(services, key, when)
         changed = services.booking_changes().move(key, wanted, actor(), platforms=_platforms(platform))
-        odd = _odd(services, key, wanted) if isinstance(wanted, datetime) else []
+        odd = _odd(services, key, wanted, [one.platform for one in changed.booked]) if isinstance(wanted, datetime) else []
         _tell(changed, odd, as_json=as_json)
 
 
@@ -186,14 +189,15 @@ def _when(services: Services, key: str, written: str) -> When:
         raise InvalidInput(f"{error}, or `next` or `now`") from error
 
 
-def _odd(services: Services, key: str, at: datetime) -> list[str]:
+def _odd(services: Services, key: str, at: datetime, platforms: Sequence[Platform]) -> list[str]:
     """The warnings that the calendar of the desk shows about this time."""
     from phantoms_dagster.wiring.schedule_warnings import schedule_warnings  # noqa: PLC0415 - it imports the client of Redis
 
     plan = services.calendar()
     video = plan.one(key)
     assert video is not None
-    return schedule_warnings(plan, services.settings, video, plan.channels()[video.channel], at)
+    moved = replace(video, outings=tuple(one for one in video.outings if one.platform in platforms))
+    return schedule_warnings(plan, services.settings, moved, plan.channels()[video.channel], at)
 
 
 def _platforms(given: Sequence[str] | None) -> tuple[Platform, ...]:
@@ -217,19 +221,29 @@ def _tell(changed: Changed, odd: Sequence[str], *, as_json: bool) -> None:
         say(f"  {plain(warning)}", style="yellow")
 
 
-def _print(found: CalendarList, days: int) -> None:
+def _print(found: CalendarList, days: int, *, with_free: bool) -> None:
     if not found.lines:
         say(f"nothing is booked for the next {days} days, and no channel has slots; docs/calendar.md says how to give it some")
-    rows = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("when", "channel", "on", "what", "video"):
-        rows.add_column(title, overflow="fold")
-    for line in found.lines:
+    free = [line for line in found.lines if line.state == "free"]
+    shown = [line for line in found.lines if with_free or line.state != "free"]
+    places = [f"{line.platform}:{line.account}" for line in shown]
+    widths = [max(map(len, column), default=0) for column in (map(_local, shown), (line.channel for line in shown), places)]
+    for line, place in zip(shown, places, strict=True):
+        head = "  ".join(value.ljust(width) for value, width in zip((_local(line), line.channel, place), widths, strict=True))
         style = _STYLES.get(line.state, "")
-        what = f"[{style}]{line.state}[/]" if style else line.state
-        video = plain(line.key or "") + (f"\n[dim]{plain(line.why)}[/]" if line.why else "")
-        rows.add_row(_local(line), plain(line.channel), plain(f"{line.platform}:{line.account}"), what, video)
-    if found.lines:
-        out.print(rows)
+        out.print(f"{plain(head)}  {f'[{style}]{line.state}[/]' if style else line.state}", soft_wrap=True)
+        # A line of its own, so that the key is whole in a narrow terminal.
+        if line.key:
+            out.print(f"  {plain(line.key)}", soft_wrap=True)
+        if line.why:
+            say(f"    [dim]{plain(line.why)}[/]")
+    if free and not with_free:
+        first = free[0]
+        say(
+            f"{counted(len(free), 'slot is', 'slots are')} free, the first on {_local(first)} ({first.channel}, "
+            f"{first.platform.title}); list them: `phantoms calendar --free`",
+            style="dim",
+        )
     for state, (purpose, command) in _ANSWERS.items():
         if key := next((line.key for line in found.lines if line.state == state), None):
             say(f"{purpose}, for example:", style="dim")

@@ -11,7 +11,8 @@ from phantoms_dagster.cli.completion import complete_video
 from phantoms_dagster.cli.console import FAILED, out, plain, print_json, say
 from phantoms_dagster.cli.opened import opened_services
 from phantoms_dagster.cli.times import local
-from phantoms_dagster.domain.preflight import PreflightCheck, as_rows, worst
+from phantoms_dagster.domain.counting import counted
+from phantoms_dagster.domain.preflight import PreflightCheck, as_rows, phase_to_check, worst
 
 STYLES = {"ok": "green", "note": "dim", "unchecked": "yellow", "wrong": "red"}
 
@@ -40,6 +41,10 @@ def preflight(
             check_now(services, key)
         tables = preflights(services)
         posts = tables.posts(key)
+        seen = {(post.key, post.platform) for post in posts}
+        now = services.clock.now()
+        due = [one for one in tables.upcoming(now) if phase_to_check(one, now)] if key is None else []
+        unchecked = [one for one in due if (one.key, one.platform) not in seen]
         named = {(post.platform, post.account) for post in posts}
         accounts = [one for one in tables.accounts() if (one.platform, one.account) in named]
         if as_json:
@@ -67,7 +72,13 @@ def preflight(
                 _print(f"{one.platform}:{one.account}", f"checked {local(one.checked_at)}", one.checks)
             for post in posts:
                 _print(f"{post.key} on {post.platform.title}", f"due {local(post.due_at)}", post.checks)
-            if not posts:
+            if unchecked:
+                first = min(unchecked, key=lambda one: one.due_at)
+                more = counted(len(unchecked), "post is", "posts are")
+                say(f"{more} due within 24 hours and not checked yet, the first on {local(first.due_at)}.")
+                say("`phantoms up` checks them; to check now:")
+                out.print(f"  phantoms preflight {first.key}", soft_wrap=True)
+            elif not posts:
                 say(f"{key} has no post that is not out yet" if key else "nothing was checked: no post is due within 24 hours")
         if any(worst(checks) == "wrong" for checks in (*(one.checks for one in accounts), *(post.checks for post in posts))):
             raise typer.Exit(FAILED)

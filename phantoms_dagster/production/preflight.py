@@ -195,7 +195,12 @@ def _failed(name: str, error: Exception, platform: Platform, account: str) -> Pr
     if isinstance(error, Disconnected):
         return PreflightCheck(name, "wrong", said, _renew(platform, account))
     if isinstance(error, ProviderError):
-        return PreflightCheck(name, "wrong", said, "the message says what is wrong; correct it and approve the video again")
+        return PreflightCheck(
+            name,
+            "wrong",
+            said,
+            "do what the message says; if the words or the file must change, edit the video and approve it again",
+        )
     return PreflightCheck(name, "wrong", said, "phantoms doctor")
 
 

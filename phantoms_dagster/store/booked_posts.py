@@ -21,11 +21,17 @@ _NOW = text("SELECT clock_timestamp()")
 _CHANNELS = text("SELECT name, config::text FROM phantoms.channels ORDER BY name")
 _OUT = """(SELECT p.published_at FROM phantoms.posts p
         WHERE p.video_id = v.id AND p.platform || '/post' = s.stage AND NOT p.duplicate AND p.published_at IS NOT NULL LIMIT 1)"""
+# Since when a draft waits for its creator, and what happened to a post after it was published.
+_DRAFT = """(SELECT p.updated_at FROM phantoms.posts p
+        WHERE p.video_id = v.id AND p.platform || '/post' = s.stage AND NOT p.duplicate AND p.state = 'handed_over' LIMIT 1)"""
+_AFTER = """(SELECT h.state FROM phantoms.posts p JOIN phantoms.post_changes h ON h.post_id = p.id
+        WHERE p.video_id = v.id AND p.platform || '/post' = s.stage AND NOT p.duplicate ORDER BY h.id DESC LIMIT 1)"""
 # What is booked in a period, and everything that waits for a person, whenever it was booked.
 _BOOKED = text(
     f"""
     SELECT v.key, v.title, v.channel, b.platform, b.account, b.at, b.kind, b.state, b.note, b.why,
-        s.state AS stage, s.reason, {_OUT} AS out_at, {BEGUN} AS begun, v.id, b.sequence, b.updated_at
+        s.state AS stage, s.reason, {_OUT} AS out_at, {_DRAFT} AS draft,
+        {_AFTER} AS after, {BEGUN} AS begun, v.id, b.sequence, b.updated_at
     FROM phantoms.bookings b JOIN phantoms.videos v ON v.id = b.video_id
     JOIN phantoms.stages s ON s.video_id = b.video_id AND s.stage = b.platform || '/post'
     WHERE ((b.at >= :low AND b.at < :high) OR b.state IN ('missed', 'repeat')) AND v.retired_at IS NULL
@@ -38,7 +44,8 @@ _FIXED = text(
     f"""
     SELECT v.key, v.title, v.channel, split_part(s.stage, '/', 1) AS platform,
         COALESCE(c.config->'accounts'->>split_part(s.stage, '/', 1), '') AS account, v.publish_at AS at, 'fixed' AS kind,
-        'booked' AS state, '' AS note, NULL AS why, s.state AS stage, s.reason, {_OUT} AS out_at, {BEGUN} AS begun, v.id,
+        'booked' AS state, '' AS note, NULL AS why, s.state AS stage, s.reason, {_OUT} AS out_at, {_DRAFT} AS draft,
+        {_AFTER} AS after, {BEGUN} AS begun, v.id,
         0 AS sequence, v.created_at AS updated_at
     FROM phantoms.videos v JOIN phantoms.channels c ON c.name = v.channel
     JOIN phantoms.stages s ON s.video_id = v.id AND right(s.stage, 5) = '/post' AND s.state <> 'discarded'
@@ -61,8 +68,9 @@ POLICIES = {"post": "posted as soon as possible", "next": "moved to the next fre
 class CalendarLine:
     """One time in the calendar.
 
-    `state`: `free`, `booked`, `fixed` (a time that a person chose), `late` (its time has passed), `posted`, `failed`, `missed`
-    (its slot has passed, and a person must decide), `repeat` (a person must allow it) or `cancelled`. `why`: its reason, in words.
+    `state`: `free`, `booked`, `fixed` (a time that a person chose), `late` (its time has passed), `drafted` (the creator must
+    finish it), `posted`, `removed` (it was posted and is not public any more), `failed`, `missed` (its slot has passed, and a
+    person must decide), `repeat` (a person must allow it) or `cancelled`. `why`: its reason, in words.
     """
 
     at: datetime
@@ -177,7 +185,9 @@ def _line(row: RowMapping, channels: Mapping[str, Channel], now: datetime) -> Ca
 
 def _state(row: RowMapping, now: datetime) -> tuple[str, str]:
     if row["out_at"] is not None or row["stage"] == "done":
-        return "posted", ""
+        return ("posted", "") if row["after"] in (None, "public") else ("removed", _SINCE[row["after"]])
+    if row["draft"] is not None:
+        return "drafted", "the draft waits for its creator"
     if row["state"] != "booked":
         return row["state"], waits_because(row["key"], row["state"], row["note"])
     if row["stage"] in ("failed", "rejected"):
@@ -187,6 +197,14 @@ def _state(row: RowMapping, now: datetime) -> tuple[str, str]:
         waits = row["reason"] or row["why"] or _not_ready(row["stage"])
         return "late", f"{'the slot is missed; ' if missed else ''}{waits}"
     return ("fixed" if row["kind"] == "fixed" else "booked"), row["note"]
+
+
+_SINCE = {
+    "private": "it is no longer public",
+    "blocked": "the platform has blocked it",
+    "gone": "it is no longer there",
+    "taken_down": "it was taken down",
+}
 
 
 def _not_ready(stage: str) -> str:

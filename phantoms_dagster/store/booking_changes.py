@@ -140,10 +140,13 @@ class BookingChanges:
                 raise InvalidInput(
                     f"channel {post.channel.name} has no slots for {post.platform.title}; give a time, or add `slots` to it"
                 )
-            return book_or_wait(books, post, after=post.at or post.publish_at)
-        at = post.now if when == "now" else when
-        books.write(post, at, kind="now" if when == "now" else "fixed")
-        return Booked(post.key, post.platform, at, post.channel.timezone)
+            booked = book_or_wait(books, post, after=post.at or post.publish_at)
+        else:
+            at = post.now if when == "now" else when
+            books.write(post, at, kind="now" if when == "now" else "fixed")
+            booked = Booked(post.key, post.platform, at, post.channel.timezone)
+        # A new time does not allow a repetition.
+        return replace(booked, state="repeat", note=post.note) if (post.state, booked.state) == ("repeat", "booked") else booked
 
 
 def _open_posts(connection: Connection, key: str, platforms: Sequence[Platform], seen: Mapping[Platform, str]) -> _Open:

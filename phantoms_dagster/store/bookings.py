@@ -155,9 +155,11 @@ class Booked:
     def said(self) -> str:
         """The platform and the time in the channel's time zone, with the note."""
         local = self.at.astimezone(ZoneInfo(self.timezone))
+        time = f"{local:%a} {local.day} {local:%b %Y, %H:%M %Z}"
         when = {
-            "booked": f"{local:%a} {local.day} {local:%b %Y, %H:%M %Z}",
+            "booked": time,
             "cancelled": "taken out of the calendar until you move it",
+            "repeat": f"{time}, but only if `phantoms calendar override {self.key}` allows it",
         }.get(self.state, "waits for your decision")
         return f"{self.platform.title}: {when}{f' ({self.note})' if self.note else ''}"
 

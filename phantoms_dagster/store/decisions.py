@@ -30,7 +30,7 @@ from phantoms_dagster.store.judgement import (
     judged,
     not_wanted,
 )
-from phantoms_dagster.store.near_duplicates import hold_repetitions
+from phantoms_dagster.store.near_duplicates import hold_repetitions, repetition_warnings
 from phantoms_dagster.store.planning import notify
 from phantoms_dagster.store.repeated_captions import REPEATS, PlannedCaption, repeated_captions
 from phantoms_dagster.store.stored import WORDS, UnreadableRow, channel_of, output_of
@@ -214,8 +214,9 @@ class Decisions:
                 key: (warning,) for key, warning in self._warnings(connection, rows, {key: reviews[key] for key in new}).items()
             }
             compared = [rows[key]["id"] for key in new if (rows[key]["channel"].get("repeats") or {}).get("days")]
-            for repetition in hold_repetitions(connection, compared, self._sandboxed) if compared else ():
-                said[repetition.key] = (*said.get(repetition.key, ()), repetition.warning)
+            held = hold_repetitions(connection, compared, self._sandboxed) if compared else ()
+            for key, told in repetition_warnings(held).items():
+                said[key] = (*said.get(key, ()), *told)
             return [replace(one, warnings=said[one.key]) if isinstance(one, Decided) and one.key in said else one for one in found]
         return found
 

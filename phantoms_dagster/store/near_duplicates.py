@@ -5,10 +5,11 @@ The same file, or words that are nearly the same (`domain.near_duplicates`), wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, RowMapping, text
 
@@ -78,10 +79,18 @@ class Repetition:
     platform: Platform
     note: str
 
-    @property
-    def warning(self) -> str:
-        """The warning for the reviewer."""
-        return f"{self.platform.title}: {self.note}. It waits until you allow it with `phantoms calendar override {self.key}`"
+
+def repetition_warnings(found: Iterable[Repetition]) -> dict[str, tuple[str, ...]]:
+    """The warnings for the reviewer, by key. Posts of a video that have the same note share a warning."""
+    platforms: dict[tuple[str, str], list[str]] = {}
+    for one in found:
+        platforms.setdefault((one.key, one.note), []).append(one.platform.title)
+    warnings: dict[str, tuple[str, ...]] = {}
+    for (key, note), titles in platforms.items():
+        waits = "It waits" if len(titles) == 1 else "These posts wait"
+        warning = f"{', '.join(titles)}: {note}. {waits} until you allow it with `phantoms calendar override {key}`"
+        warnings[key] = (*warnings.get(key, ()), warning)
+    return warnings
 
 
 def hold_repetitions(connection: Connection, ids: Sequence[int], sandboxed: Callable[[Platform], bool]) -> list[Repetition]:
@@ -129,20 +138,19 @@ def _repeats(connection: Connection, post: BookablePost, *, sandbox: bool, witho
     nearest: tuple[int, RowMapping] | None = None
     for other in connection.execute(_OTHERS, values).mappings():
         if mine["file"] is not None and other["file"] == mine["file"]:
-            return f"it has the same file as {other['key']}{_when(other['at'], at)}"
+            return f"it has the same file as {other['key']}{_where(other['at'], post.channel.timezone)}"
         percent = alike(words, bare_words(_text(other["words"], post.platform)))
         if percent >= rule.percent and (nearest is None or percent > nearest[0]):
             nearest = percent, other
     if nearest is None:
         return None
     percent, other = nearest
-    return f"{percent} % of its words are those of {other['key']}{_when(other['at'], at)}"
+    return f"{percent} % of its words are those of {other['key']}{_where(other['at'], post.channel.timezone)}"
 
 
-def _when(other: datetime, at: datetime) -> str:
-    days = abs(other - at).days
-    where = "before it" if other <= at else "after it"
-    return f" on the same account, {f'{days} days ' if days > 1 else 'less than two days '}{where}"
+def _where(at: datetime, timezone: str) -> str:
+    local = at.astimezone(ZoneInfo(timezone))
+    return f" on the same account, whose time is {local.day} {local:%b %Y, %H:%M %Z}"
 
 
 def _text(words: Sequence[Mapping[str, Any]] | None, platform: Platform) -> str:

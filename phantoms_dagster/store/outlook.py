@@ -12,15 +12,19 @@ from phantoms_dagster.domain.models import Channel
 from phantoms_dagster.domain.stages import STAGES
 from phantoms_dagster.store.stored import channel_of
 
-# Approvals are left out: they wait for a person, whatever time their row has.
+# Approvals, and posts that wait for a person or were taken out, are left out, whatever time their row has.
+_NOT_HELD = """NOT EXISTS (SELECT FROM phantoms.bookings b
+                WHERE b.video_id = s.video_id AND b.platform || '/post' = s.stage AND b.state <> 'booked')"""
 _NEXT = text(
-    """
+    f"""
     SELECT w.stage, n.key, n.at FROM unnest(CAST(:stages AS text[])) AS w(stage) CROSS JOIN LATERAL (
         (SELECT v.key, s.ready_at AS at FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
-            WHERE s.stage = w.stage AND s.state = 'ready' AND s.ready_at > clock_timestamp() ORDER BY s.ready_at LIMIT 1)
+            WHERE s.stage = w.stage AND s.state = 'ready' AND s.ready_at > clock_timestamp() AND {_NOT_HELD}
+            ORDER BY s.ready_at LIMIT 1)
         UNION ALL
         (SELECT v.key, s.retry_at FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id
-            WHERE s.stage = w.stage AND s.state = 'deferred' AND s.retry_at > clock_timestamp() ORDER BY s.retry_at LIMIT 1)
+            WHERE s.stage = w.stage AND s.state = 'deferred' AND s.retry_at > clock_timestamp() AND {_NOT_HELD}
+            ORDER BY s.retry_at LIMIT 1)
     ) n
     WHERE w.stage <> 'approval' ORDER BY n.at LIMIT :most
     """

@@ -83,6 +83,7 @@ def _checked_posts(which: str) -> TextClause:
         f"""
     SELECT v.key, p.platform, p.account, p.phase, p.due_at, p.checked_at, p.checks
     FROM phantoms.preflight_posts p JOIN phantoms.videos v ON v.id = p.video_id
+    JOIN phantoms.stages s ON s.video_id = v.id AND s.stage = p.platform || '/post' AND s.state IN {_STATES}
     WHERE {which} AND NOT EXISTS (SELECT FROM phantoms.preflight_posts later
         WHERE later.video_id = p.video_id AND later.platform = p.platform AND later.checked_at > p.checked_at)
     ORDER BY p.due_at, v.key, p.platform LIMIT 500

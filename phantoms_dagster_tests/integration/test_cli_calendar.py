@@ -21,6 +21,7 @@ from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.store.attention import AttentionBoard
 from phantoms_dagster.store.audit import AuditLog
 from phantoms_dagster.store.decisions import Decisions
+from phantoms_dagster.store.outlook import Outlook
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
 
@@ -100,8 +101,34 @@ async def test_the_list_shows_what_is_booked_fixed_and_free(studio: Studio) -> N
     assert {line["account"] for line in of_youtube} == {"youtube-account"}
     assert len([line for line in (await ok("--days", "14"))["lines"] if line["state"] == "free"]) > len(free)
     shown = (await command()).output
-    assert first in shown
-    assert "free" in shown
+    assert f"\n  {first}\n" in shown
+    assert "  free\n" not in shown
+    every = [line for line in found if line["state"] == "free"]
+    assert f"{len(every)} slots are free, the first on" in shown
+    assert (await command("--free")).output.count("  free\n") == len(every)
+
+
+async def test_a_draft_and_a_post_that_was_taken_down_are_listed_as_such(studio: Studio) -> None:
+    drafted, removed = await booked(studio, count=2)
+    pretend(studio, drafted, PostState.HANDED_OVER)
+    pretend(studio, removed, PostState.CONFIRMED)
+    studio.world.write("UPDATE phantoms.bookings SET at = clock_timestamp() - interval '5 hours'")
+    studio.world.write_post("UPDATE phantoms.posts SET published_at = clock_timestamp(), remote_id = 'r' WHERE state = 'confirmed'")
+    states = {line["key"]: (line["state"], line["why"]) for line in (await ok())["lines"] if line["key"]}
+    assert states == {drafted: ("drafted", "the draft waits for its creator"), removed: ("posted", "")}
+    studio.world.write(
+        "INSERT INTO phantoms.post_changes (post_id, at, state, evidence) SELECT id, now(), 'gone', '' FROM phantoms.posts"
+        " WHERE state = 'confirmed'"
+    )
+    states = {line["key"]: (line["state"], line["why"]) for line in (await ok())["lines"] if line["key"]}
+    assert states[removed] == ("removed", "it is no longer there")
+
+
+async def test_a_post_that_waits_for_a_person_is_not_announced(studio: Studio) -> None:
+    first, second = await booked(studio, count=2)
+    assert [step.key for step in Outlook(studio.world.engine).next_steps()] == [first]
+    await ok("cancel", first)
+    assert [step.key for step in Outlook(studio.world.engine).next_steps()] == [second]
 
 
 async def test_a_channel_is_chosen_and_a_wrong_one_is_refused(studio: Studio) -> None:
@@ -247,6 +274,17 @@ async def test_moving_to_a_time_beside_another_post_warns(studio: Studio) -> Non
     near = booking(studio.world, second)[0] + timedelta(minutes=5)
     found = await ok("move", first, near.isoformat())
     assert any("On YouTube that is" in warning for warning in found["warnings"])
+
+
+async def test_only_the_posts_that_are_moved_are_warned_about(studio: Studio) -> None:
+    both = (Platform("youtube"), Platform("bluesky"))
+    studio.world.catalogue.put_channels([slotted(accounts={Platform("youtube"): "main", Platform("bluesky"): "main"})])
+    first, second = studio.world.add(2, platforms=both)
+    near = datetime.now(UTC) + timedelta(days=20)
+    await ok("move", second, near.isoformat())
+    found = await ok("move", first, (near + timedelta(minutes=5)).isoformat(), "--platform", "bluesky")
+    assert [warning for warning in found["warnings"] if "On Bluesky that is" in warning]
+    assert not [warning for warning in found["warnings"] if "YouTube" in warning]
 
 
 async def test_a_missed_slot_is_listed_needs_attention_and_is_decided_with_one_command(studio: Studio) -> None:

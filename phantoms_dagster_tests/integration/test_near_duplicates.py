@@ -13,7 +13,7 @@ import pytest
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.claims import StageTask
 from phantoms_dagster.domain.errors import InvalidInput, NotYet, WaitsForPerson
-from phantoms_dagster.domain.models import Channel
+from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.domain.posting_slots import PostingSlot, RepeatRule
 from phantoms_dagster.store.attention import AttentionBoard
 from phantoms_dagster.store.audit import Actor, AuditLog
@@ -21,6 +21,7 @@ from phantoms_dagster.store.booking_changes import BookingChanges
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.judgement import Decided
+from phantoms_dagster.store.near_duplicates import Repetition, repetition_warnings
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
 
@@ -139,7 +140,8 @@ async def test_a_published_post_counts_for_the_channels_days(studio: Studio, day
     assert bool(states(studio.world)) is waits
     if waits:
         [(_, _, note)] = states(studio.world).values()
-        assert "6 days before it" in note
+        out = datetime.now(UTC) - timedelta(days=6)
+        assert f"on the same account, whose time is {out.day} {out:%b %Y}, " in note
 
 
 async def test_posts_to_the_sandbox_and_real_ones_are_not_compared(studio: Studio) -> None:
@@ -174,10 +176,25 @@ async def test_a_repetition_keeps_its_slot_and_moves_with_it(studio: Studio) -> 
     times = studio.world.rows("SELECT at FROM phantoms.bookings ORDER BY video_id")
     assert [row["at"] for row in times] == sorted({row["at"] for row in times})
     changes = BookingChanges(studio.world.engine)
-    changes.move(second, "next", BOB)
-    assert states(studio.world)[second][0] == "repeat"
+    for when in ("next", "now"):
+        [moved] = changes.move(second, when, BOB).booked  # type: ignore[arg-type]
+        assert f"but only if `phantoms calendar override {second}` allows it" in moved.said
+        assert states(studio.world)[second][0] == "repeat"
+    changes.move(second, datetime.now(UTC) + timedelta(days=40), BOB)
     changes.override(second, BOB)
-    assert states(studio.world)[second][:2] == ("booked", "slot")
+    assert states(studio.world)[second][:2] == ("booked", "fixed")
+
+
+def test_posts_of_a_video_with_the_same_note_share_a_warning() -> None:
+    youtube, tiktok, bluesky = Platform("youtube"), Platform("tiktok"), Platform("bluesky")
+    found = [Repetition("a", youtube, "same"), Repetition("b", youtube, "same"), Repetition("a", tiktok, "same")]
+    assert repetition_warnings([*found, Repetition("a", bluesky, "other")]) == {
+        "a": (
+            "YouTube, TikTok: same. These posts wait until you allow it with `phantoms calendar override a`",
+            "Bluesky: other. It waits until you allow it with `phantoms calendar override a`",
+        ),
+        "b": ("YouTube: same. It waits until you allow it with `phantoms calendar override b`",),
+    }
 
 
 async def test_a_repetition_that_is_allowed_after_its_slot_takes_the_next_one(studio: Studio) -> None:

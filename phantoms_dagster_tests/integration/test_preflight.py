@@ -112,7 +112,11 @@ def checks(database_url: str, redis_url: str, tmp_path: Path, monkeypatch: pytes
 def test_a_post_is_checked_once_a_day_before_and_once_an_hour_before(checks: Checks) -> None:
     later, soon = checks.video(due=timedelta(hours=20)), checks.video(due=timedelta(minutes=40))
     checks.video(due=timedelta(hours=30))
+    said = CliRunner().invoke(app, ["preflight"]).output
+    assert "6 posts are due within 24 hours and not checked yet" in said
+    assert f"phantoms preflight {soon}" in said
     assert checks.run() == {"accounts": 3, "posts": 6, "wrong": 0}
+    assert "not checked yet" not in CliRunner().invoke(app, ["preflight"]).output
     assert checks.run() == {}  # nothing twice, not even after a restart
     with checks.services.engine.begin() as connection:
         phases = connection.exec_driver_sql(

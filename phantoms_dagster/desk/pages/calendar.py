@@ -115,9 +115,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class FreeTime:
-    """A slot that is free on these platforms. `clock` is its time in its channel's time zone."""
+    """A slot that is free on these platforms. `clock` is its time in its channel's time zone, `zone` the short name of that."""
 
     clock: str
+    zone: str
     channel: str
     platforms: tuple[Platform, ...]
 
@@ -300,7 +301,8 @@ def change_post(visit: CurrentVisit, key: str, platform: str, form: Form) -> Res
         told = f"The post on {on[0].title} was changed after this page was loaded. Nothing was changed now. This is its booking."
         return redirect_to(visit, back, told, "info")
     said = {"cancel": "was taken out of the calendar", "now": "goes out as soon as it is ready"}.get(answer)
-    told = f"The post on {on[0].title} {said}." if said else f"{changed.booked[0].said}."
+    plain = said and changed.booked[0].state != "repeat"
+    told = f"The post on {on[0].title} {said}." if plain else f"{changed.booked[0].said}."
     return redirect_to(visit, back, told)
 
 
@@ -425,7 +427,9 @@ def _free(visit: Visit, first: date, last: date, channel: str) -> Mapping[tuple[
         found.setdefault((line.at.astimezone(ZoneInfo(line.timezone)), line.channel), []).append(line.platform)
     by_hour: dict[tuple[date, int], list[FreeTime]] = {}
     for (local, name), platforms in sorted(found.items()):
-        by_hour.setdefault((local.date(), local.hour), []).append(FreeTime(f"{local:%H:%M}", name, tuple(platforms)))
+        by_hour.setdefault((local.date(), local.hour), []).append(
+            FreeTime(f"{local:%H:%M}", local.tzname() or "", name, tuple(platforms))
+        )
     return by_hour
 
 
@@ -532,12 +536,13 @@ def _twice(wall: str, zone: str) -> bool:
 
 
 def _near(plan: Calendar, video: Scheduled, goes: datetime) -> list[CalendarEntry]:
-    """Return up to 20 other videos within twelve hours of that time."""
+    """Return up to 20 other videos of the channel that go out, or went out, within twelve hours of that time."""
     channels = plan.channels()
     low, high = goes - timedelta(hours=12), goes + timedelta(hours=12)
-    others = [other for other in plan.between(low, high) if other.key != video.key]
+    others = [other for other in plan.between(low, high, channel=video.channel) if other.key != video.key]
     entries = [entry for other in others for entry in entries_of_video(other, channels[other.channel], goes)]
-    return sorted((entry for entry in entries if low <= entry.at < high), key=lambda entry: entry.at)[:20]
+    shown = (entry for entry in entries if low <= entry.at < high and any(not one.waits for one in entry.video.outings))
+    return sorted(shown, key=lambda entry: entry.at)[:20]
 
 
 def warnings_of(visit: Visit, plan: Calendar, video: Scheduled, channel: Channel, at: datetime) -> list[str]:

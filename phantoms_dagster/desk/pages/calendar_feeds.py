@@ -23,7 +23,9 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{20,100}")
 _STATES = {
     "booked": "booked",
     "fixed": "at a fixed time",
+    "drafted": "waits for its creator",
     "posted": "posted",
+    "removed": "posted, but not public any more",
     "late": "not out yet",
     "failed": "failed",
     "missed": "missed its slot and waits for a decision",
@@ -95,7 +97,7 @@ def _event(line: CalendarLine, base: str) -> CalendarEvent:
     assert line.key is not None
     assert line.title is not None
     said = _STATES[line.state]
-    waits = line.state in ("late", "failed", "missed", "repeat")
+    waits = line.state in ("late", "drafted", "failed", "missed", "repeat")
     return CalendarEvent(
         uid=f"{line.key}-{line.platform}@phantoms",
         at=line.at,
