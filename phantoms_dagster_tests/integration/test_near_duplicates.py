@@ -177,7 +177,7 @@ async def test_a_repetition_keeps_its_slot_and_moves_with_it(studio: Studio) -> 
     assert [row["at"] for row in times] == sorted({row["at"] for row in times})
     changes = BookingChanges(studio.world.engine)
     for when in ("next", "now"):
-        [moved] = changes.move(second, when, BOB).booked  # type: ignore[arg-type]
+        [moved] = changes.move(second, when, BOB).booked
         assert f"but only if `phantoms calendar override {second}` allows it" in moved.said
         assert states(studio.world)[second][0] == "repeat"
     changes.move(second, datetime.now(UTC) + timedelta(days=40), BOB)

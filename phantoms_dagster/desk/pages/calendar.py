@@ -275,7 +275,9 @@ def _move_part(visit: Visit, video: Scheduled, part: Scheduled, at: datetime, fo
 def move_posts(visit: Visit, part: Scheduled, at: datetime, was: datetime | None) -> Changed:
     """Move these posts of a video. Raises ChangedMeanwhile when one is no longer booked for `was`, unless that is None."""
     if was is not None and any((one.booked_at or part.publish_at) != was for one in part.outings):
-        raise ChangedMeanwhile(f"Somebody else moved {part.title} in the meantime. Nothing was changed; look at the calendar again.")
+        raise ChangedMeanwhile(
+            f"Somebody else moved {part.title} in the meantime. Nothing was changed; look at the calendar again."
+        )
     seen = {one.platform: one.booking for one in part.outings} if was is not None else None
     return visit.desk.services.booking_changes().move(part.key, at, visit.actor, platforms=part.waits, seen=seen)
 
