@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import webbrowser
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -16,12 +16,13 @@ from rich.table import Table
 
 from phantoms_dagster.cli.console import FAILED, err, out, plain, print_json, print_result, say
 from phantoms_dagster.cli.opened import opened_services
-from phantoms_dagster.domain.accounts import CONNECTED, Account, standing
+from phantoms_dagster.domain.accounts import CONNECTED, Account, Standing, as_used, standing
 from phantoms_dagster.domain.errors import InvalidInput, PhantomsError
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.store.accounts import Accounts
+from phantoms_dagster.wiring.endpoints import gateway_of
 
 if TYPE_CHECKING:
     from phantoms_dagster.wiring import Services
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from phantoms_dagster.wiring.key_checks import Finding
 
 ANSWER_SECONDS = 600.0
+LONGEST_SUBJECT = 26  # YouTube's have 24 characters, TikTok's 36
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 AccountKey = Annotated[str, typer.Argument(metavar="PLATFORM:NAME", help="The account, such as youtube:main")]
 
@@ -51,7 +53,11 @@ def register(app: typer.Typer) -> None:
 def accounts(
     context: typer.Context,
     forget: Annotated[
-        str | None, typer.Option(metavar="PLATFORM:NAME", help="Forget the owner of this account; its next token sets a new one")
+        str | None,
+        typer.Option(
+            metavar="PLATFORM:NAME",
+            help="Forget the owner of this account; its next token sets a new one. Removes an account that no channel names",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -63,18 +69,19 @@ def accounts(
         return
     with opened_services() as services:
         platform, name = _key(forget, "--forget")
-        Accounts(services.engine).forget(platform, name)
-        print_result({"forgotten": forget}, f"forgot the owner of {forget}; its next post asks the platform", as_json=as_json)
+        named = _named(services)
+        removed = Accounts(services.engine).forget(platform, name, named=named is None or (platform, name) in named)
+        line = f"removed {forget}" if removed else f"forgot the owner of {forget}; its next post asks the platform"
+        print_result({"forgotten": forget, "removed": removed}, line, as_json=as_json)
 
 
 def show(as_json: AsJson = False) -> None:
     """List the accounts: owner, where the token is, and what each needs."""
     with opened_services() as services:
-        found = Accounts(services.engine).all()
-        now, routes = datetime.now(UTC), _routes(services)
+        found = _listed(services)
+        now = datetime.now(UTC)
         if as_json:
-            ways = [routes.get((account.platform, account.name), "") for account in found]
-            print_json({"accounts": [{**_as_json(a, now), "route": way} for a, way in zip(found, ways, strict=True)]})
+            print_json({"accounts": [_as_json(one, now) for one in found]})
             return
         if not found:
             say("no accounts yet: `phantoms up` reads them from channels.yaml")
@@ -82,14 +89,9 @@ def show(as_json: AsJson = False) -> None:
         rows = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
         for title in ("account", "owner", "token", "now"):
             rows.add_column(title, overflow="fold")
-        for account in found:
-            way = routes.get((account.platform, account.name), "")
-            sandboxed = _sandboxed(services, account, way)
-            nobody = "none, because the sandbox answers" if sandboxed else "not asked yet"
-            whose = f"{account.label} ({account.subject})" if account.subject else nobody
-            source = "sandbox" if sandboxed else "key of the gateway" if way == GATEWAY else _source(account)
-            name = f"{account.platform}:{account.name}" + (f" ({way})" if way else "")
-            rows.add_row(plain(name), plain(whose), plain(source), plain(_now(account, now)))
+        for one in found:
+            name = one.account.key + (f" ({one.route})" if one.route else "")
+            rows.add_row(plain(name), plain(_whose(one)), plain(_source(one)), plain(_now(one, now)))
         out.print(rows)
 
 
@@ -123,7 +125,7 @@ def connect(
         print_result(fields, f"connected {key}: {done.owner.label} ({done.owner.subject})", as_json=as_json)
         if done.warning and not as_json:
             say(done.warning, style="yellow")
-        found = next((a for a in Accounts(services.engine).all() if f"{a.platform}:{a.name}" == key), None)
+        found = next((a for a in Accounts(services.engine).all() if a.key == key and not a.gateway), None)
         for finding in () if found is None or as_json else _preflight(services, found, []):
             say("; ".join(part for part in (f"{finding.verdict}  {finding.found}", finding.fix) if part))
         used = any(channel.accounts.get(connecting.platform) == connecting.name for channel in services.channels().values())
@@ -184,33 +186,31 @@ def check(
 ) -> None:
     """Ask the platforms whether the tokens work, who owns them, and what they permit. Exits with 1 when one does not work."""
     with opened_services() as services:
-        from phantoms_dagster.wiring.key_checks import ask_account  # noqa: PLC0415 - it imports the platforms' adapters
+        from phantoms_dagster.wiring.key_checks import Finding, ask_account  # noqa: PLC0415 - it imports the platforms' adapters
 
         wanted = None if account is None else _key(account, "the account")
-        found, now = Accounts(services.engine).all(), datetime.now(UTC)
-        chosen = [a for a in found if a.platform.spec.remote and (wanted is None or (a.platform, a.name) == wanted)]
+        found, now = [one for one in _listed(services) if one.account.platform.spec.remote], datetime.now(UTC)
+        chosen = [one for one in found if wanted is None or (one.account.platform, one.account.name) == wanted]
         if wanted is not None and not chosen:
             raise InvalidInput(f"no account {account}; `phantoms accounts` lists them")
         results: list[dict[str, Any]] = []
-        routes = _routes(services)
         for one in chosen:
-            row: dict[str, Any] = {
-                "account": f"{one.platform}:{one.name}",
-                "state": standing(one, now).state,
-                "ends_at": one.ends_at,
-            }
-            route = routes.get((one.platform, one.name), "")
-            if _sandboxed(services, one, route):
-                results.append({**row, "verdict": "note", "found": "not checked: the sandbox replaces it", "fix": ""})
-                continue
-            findings = ask_account(services.settings, services.endpoints, one.platform, one.name, one.token_source, route=route)
-            findings += _preflight(services, one, findings)
+            a = one.account
+            row: dict[str, Any] = {"account": a.key, "state": _standing(one, now).state, "ends_at": a.ends_at}
+            if not one.named and wanted is None and a.token_source is None:
+                findings = [Finding(a.key, "note", "not checked: no channel names it", f"run `{_forget_command(a)}` to remove it")]
+            else:
+                own = not a.gateway and one.way == GATEWAY
+                findings = ask_account(
+                    services.settings, services.endpoints, a.platform, a.name, a.token_source, route=one.way, own=own
+                )
+                if not (own or one.sandboxed):
+                    findings += _preflight(services, a, findings)
             results += [{**row, "verdict": finding.verdict, "found": finding.found, "fix": finding.fix} for finding in findings]
+            if not as_json:
+                _print_findings(a, findings)
         if as_json:
             print_json({"accounts": results})
-        for row in () if as_json else results:
-            until = f"; it ends on {row['ends_at']:%Y-%m-%d %H:%M} UTC unless it is renewed" if row["ends_at"] else ""
-            say("; ".join(part for part in (f"{row['verdict']}  {row['account']}: {row['found']}{until}", row["fix"]) if part))
         if any(row["verdict"] == "wrong" for row in results):
             raise typer.Exit(FAILED)
 
@@ -251,22 +251,61 @@ def rotate_key(as_json: AsJson = False) -> None:
         print_result({"accounts": count, "file": str(path) if path else None}, line, as_json=as_json)
 
 
-def _sandboxed(services: Services, account: Account, route: str) -> bool:
-    """Whether the sandbox answers for the account, by its own route."""
+def _print_findings(account: Account, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        fix = finding.fix if finding.fix not in finding.found else ""
+        say("; ".join(part for part in (f"{finding.verdict}  {account.key}: {finding.found}", fix) if part))
+    if account.token_source == STORED and account.ends_at is not None and not account.dead:
+        say(f"ok  {account.key}: the connection ends on {account.ends_at:%Y-%m-%d %H:%M} UTC unless it is renewed")
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """An account as a person uses it. `way`: the route of its posts. `named`: a channel names it."""
+
+    account: Account
+    way: str
+    named: bool
+    sandboxed: bool
+    has_token: bool
+
+    @property
+    def route(self) -> str:
+        """The route to show: an account that uses a gateway has another line if it is connected to its platform, too."""
+        return GATEWAY if self.account.gateway else "" if self.way == GATEWAY else self.way
+
+
+def _listed(services: Services) -> list[_Listed]:
+    """All accounts. While channels.yaml cannot be used, they are shown without their routes."""
+    named, routes = _named(services), {} if _named(services) is None else services.routes()
+    gateways = {key: gateway_of(key[0]) for key, way in routes.items() if way == GATEWAY}
+    found = []
+    for account in as_used(Accounts(services.engine).all(), gateways):
+        key = (account.platform, account.name)
+        sandboxed = _sandboxed(services, account)
+        asked = account.gateway or str(account.platform)
+        token = sandboxed or bool(account.token_source) or services.endpoints.secret(asked) is not None
+        has_token = token or not account.platform.spec.remote
+        found.append(_Listed(account, routes.get(key, ""), named is None or key in named, sandboxed, has_token))
+    return found
+
+
+def _named(services: Services) -> set[tuple[Platform, str]] | None:
+    """The accounts that channels name; None while channels.yaml cannot be used."""
+    try:
+        return {(platform, name) for channel in services.channels().values() for platform, name in channel.accounts.items()}
+    except InvalidInput:
+        return None
+
+
+def _sandboxed(services: Services, account: Account) -> bool:
+    """Whether the sandbox answers for the account."""
     if not account.platform.spec.remote:
         return False
     try:
-        return services.endpoints.sandboxed(str(account.platform.spec.gateway if route == GATEWAY else account.platform))
+        return services.endpoints.sandboxed(account.gateway or str(account.platform))
     except PhantomsError:
         return False  # its key is missing and the sandbox is off, which `phantoms doctor` reports
-
-
-def _routes(services: Services) -> dict[tuple[Platform, str], str]:
-    """The routes of accounts that channels.yaml chooses. While it cannot be used, the accounts are shown without them."""
-    try:
-        return services.routes()
-    except InvalidInput:
-        return {}
 
 
 def _key(text: str, option: str) -> tuple[Platform, str]:
@@ -276,25 +315,50 @@ def _key(text: str, option: str) -> tuple[Platform, str]:
     return Platform(platform), name
 
 
-def _source(account: Account) -> str:
+def _whose(one: _Listed) -> str:
+    account = one.account
+    if account.subject is None:
+        return "none, because the sandbox answers" if one.sandboxed else "not asked yet"
+    # A long id would take most of the line. `--json` has all of it.
+    subject = account.subject if len(account.subject) <= LONGEST_SUBJECT else f"{account.subject[:8]}…"
+    return f"{account.label} ({subject})"
+
+
+def _source(one: _Listed) -> str:
     """Where the token is. `env`: the platform's own variable."""
-    if account.connected_at is not None and account.token_source is None:
+    account = one.account
+    if one.sandboxed:
+        return "sandbox"
+    if not one.has_token or (account.connected_at is not None and account.token_source is None):
         return "none"
+    if account.gateway:
+        return "key of the gateway"
     return account.token_source or ("env" if account.platform.spec.remote else "none needed")
 
 
-def _now(account: Account, now: datetime) -> str:
-    found = standing(account, now)
+def _now(one: _Listed, now: datetime) -> str:
+    account, found = one.account, _standing(one, now)
+    if not one.named and account.token_source is None:
+        return f"no channel names it; run `{_forget_command(account)}` to remove it"
+    unused = "" if one.named else "; no channel names it"
     if found.state == CONNECTED:
-        return "connected" if account.token_source == STORED else "ok"
+        return ("connected" if account.token_source == STORED else "ok") + unused
     command = f"; run `{found.command}`" if found.command and found.command not in found.why else ""
-    return f"{found.state}: {found.why}{command}"
+    return f"{found.state}: {found.why}{command}{unused}"
 
 
-def _as_json(account: Account, now: datetime) -> dict[str, object]:
+def _standing(one: _Listed, now: datetime) -> Standing:
+    return standing(one.account, now, has_token=one.has_token)
+
+
+def _forget_command(account: Account) -> str:
+    return f"phantoms accounts --forget {account.key}"
+
+
+def _as_json(one: _Listed, now: datetime) -> dict[str, object]:
     """The account without its token's hash. Scripts know `token_source` as `place`."""
-    values = asdict(account)
+    values = asdict(one.account)
     del values["token_sha256"]
-    found = standing(account, now)
+    found = _standing(one, now)
     named = {"place" if name == "token_source" else name: value for name, value in values.items()}
-    return {**named, "standing": found.state, "command": found.command}
+    return {**named, "standing": found.state, "command": found.command, "route": one.route, "named": one.named}

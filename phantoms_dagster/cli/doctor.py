@@ -43,7 +43,7 @@ from phantoms_dagster.store.migrate import pending
 from phantoms_dagster.wiring import INTEGRATIONS, Services
 from phantoms_dagster.wiring.channels_text import ChannelsMissing
 from phantoms_dagster.wiring.endpoints import Endpoints, variable_of_key
-from phantoms_dagster.wiring.key_checks import Finding, ask_account, ask_provider
+from phantoms_dagster.wiring.key_checks import Finding, ask_account, ask_provider, route_findings
 from phantoms_dagster.wiring.media import probe
 from phantoms_dagster.wiring.models import model_finding
 from phantoms_dagster.wiring.providers import has
@@ -388,8 +388,11 @@ def _ask_accounts(services: Services, looks: ParallelChecks, wanted: Sources | N
             real = not endpoints.sandboxed(str(platform.spec.gateway if route == GATEWAY else platform))
         except PhantomsError:
             continue  # already reported by `_keys`
+        check = f"{platform}:{name}"
         if real:
-            looks.start(f"{platform}:{name}", partial(ask_account, settings, endpoints, platform, name, place, route=route))
+            looks.start(check, partial(ask_account, settings, endpoints, platform, name, place, route=route))
+        else:  # `_keys` says that the sandbox answers
+            looks.start(f"{check} route", partial(route_findings, endpoints, platform, check, route))
 
 
 def _standings(services: Services) -> Iterator[Finding]:

@@ -31,6 +31,9 @@ class Account:
 
     For stored tokens: `scopes` that were granted, `connected_at`, `ends_at` (when the connection ends unless it is renewed; None:
     not known), and `dead`: the platform has ended it.
+
+    `gateway`: the gateway that this is about. Its owner there is a profile of the gateway, and its token is the gateway's key.
+    Empty: this is about the platform itself.
     """
 
     platform: Platform
@@ -46,6 +49,17 @@ class Account:
     connected_at: datetime | None = None
     ends_at: datetime | None = None
     dead: bool = False
+    gateway: str = ""
+
+    @property
+    def key(self) -> str:
+        """`platform:name`, as commands take it."""
+        return f"{self.platform}:{self.name}"
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing is known about it but its name."""
+        return self.state == ACTIVE and self.subject is None and self.token_source is None and self.connected_at is None
 
 
 @dataclass(frozen=True)
@@ -72,9 +86,24 @@ def connect_command(platform: Platform, name: str) -> str:
     return f"phantoms accounts connect {platform} --name {name}"
 
 
-def standing(account: Account, now: datetime) -> Standing:
-    """The account's standing at that time."""
-    connect = connect_command(account.platform, account.name) if account.platform.spec.oauth else ""
+def as_used(accounts: Iterable[Account], gateways: Mapping[tuple[Platform, str], str]) -> list[Account]:
+    """The accounts to show a person: as their gateways know them, and as their platforms do where there is anything to say.
+
+    `gateways`: the gateways that publish for accounts.
+    """
+    known = list(accounts)
+    shown = {(a.platform, a.name, a.gateway): a for a in known if not a.bare or (a.platform, a.name) not in gateways}
+    for a in known:
+        gateway = gateways.get((a.platform, a.name), "")
+        shown.setdefault((a.platform, a.name, gateway), Account(a.platform, a.name, gateway=gateway))
+    left = [a for a in shown.values() if not (a.bare and a.gateway and (a.platform, a.name) not in gateways)]
+    return sorted(left, key=lambda a: (a.platform, a.name, a.gateway))
+
+
+def standing(account: Account, now: datetime, *, has_token: bool = True) -> Standing:
+    """The account's standing at that time. `has_token`: whether there is any token for it."""
+    own = account.platform.spec.oauth and not account.gateway
+    connect = connect_command(account.platform, account.name) if own else ""
     key = f"{account.platform}:{account.name}"
     if account.state == BARRED:
         return Standing(BLOCKED, account.reason or "", f"phantoms accounts check {key}")
@@ -82,6 +111,9 @@ def standing(account: Account, now: datetime) -> Standing:
         return Standing(NEEDS_PERSON, account.reason or account.state, connect or f"phantoms accounts check {key}")
     if account.connected_at is not None and account.token_source is None:
         return Standing(NOT_CONNECTED, "a person disconnected it", connect)
+    if not has_token:
+        why = "it has no token" if connect else f"it has no token: set PHANTOMS_{account.platform.upper()}_TOKEN"
+        return Standing(NOT_CONNECTED, why, connect)
     # Stored tokens are kept, but not used, while channels.yaml names another place.
     used = account.token_source == STORED
     if used and account.ends_at is not None and account.ends_at - now < EXPIRING_WITHIN:

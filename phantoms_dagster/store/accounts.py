@@ -20,24 +20,25 @@ if TYPE_CHECKING:
 
 # Rows marked by older versions have no `state_since`.
 _SINCE = "CASE WHEN state <> 'active' THEN COALESCE(state_since, updated_at) END AS state_since"
-_COLUMNS = f"""platform, name, token_ref, subject, label, token_sha256, state, reason, {_SINCE}, scopes, connected_at,
+_COLUMNS = f"""platform, name, gateway, token_ref, subject, label, token_sha256, state, reason, {_SINCE}, scopes, connected_at,
     CASE WHEN refresh_token IS NULL THEN access_expires_at ELSE refresh_expires_at END AS ends_at,
     COALESCE(dead_generation = generation, false) AS dead"""
 _PUT = text(
     """
     INSERT INTO phantoms.accounts AS a (platform, name, token_ref) VALUES (:platform, :name, :place)
-    ON CONFLICT (platform, name) DO UPDATE SET updated_at = clock_timestamp(),
+    ON CONFLICT (platform, name, gateway) DO UPDATE SET updated_at = clock_timestamp(),
         -- A connected account needs no token in channels.yaml, but one that is named there is the one to use.
         token_ref = COALESCE(excluded.token_ref, CASE WHEN a.access_token IS NOT NULL THEN 'stored' END)
     WHERE a.token_ref IS DISTINCT FROM COALESCE(excluded.token_ref, CASE WHEN a.access_token IS NOT NULL THEN 'stored' END)
     """
 )
-_SELECT_ONE = text(f"SELECT {_COLUMNS} FROM phantoms.accounts WHERE platform = :platform AND name = :name")
-_ALL = text(f"SELECT {_COLUMNS} FROM phantoms.accounts ORDER BY platform, name")
+_WHICH = "platform = :platform AND name = :name AND gateway = :gateway"
+_SELECT_ONE = text(f"SELECT {_COLUMNS} FROM phantoms.accounts WHERE {_WHICH}")
+_ALL = text(f"SELECT {_COLUMNS} FROM phantoms.accounts ORDER BY platform, name, gateway")
 _MAY_ASK = text(
-    """
+    f"""
     UPDATE phantoms.accounts SET asked_at = clock_timestamp()
-    WHERE platform = :platform AND name = :name
+    WHERE {_WHICH}
         AND (asked_at IS NULL OR asked_at <= clock_timestamp() - make_interval(secs => greatest(CAST(:seconds AS float8),
             least(CAST(:longest AS float8), extract(epoch FROM clock_timestamp() - COALESCE(state_since, updated_at)) / 12))))
     RETURNING id
@@ -45,18 +46,18 @@ _MAY_ASK = text(
 )
 _CONFIRM = text(
     """
-    INSERT INTO phantoms.accounts (platform, name, subject, label, token_sha256)
-    VALUES (:platform, :name, :subject, :label, :token)
-    ON CONFLICT (platform, name) DO UPDATE SET subject = excluded.subject, label = excluded.label,
+    INSERT INTO phantoms.accounts (platform, name, gateway, subject, label, token_sha256)
+    VALUES (:platform, :name, :gateway, :subject, :label, :token)
+    ON CONFLICT (platform, name, gateway) DO UPDATE SET subject = excluded.subject, label = excluded.label,
         token_sha256 = excluded.token_sha256, state = 'active', reason = NULL, state_since = NULL, asked_at = NULL,
         updated_at = clock_timestamp()
     """
 )
 _MARK = text(
     """
-    INSERT INTO phantoms.accounts (platform, name, token_sha256, state, reason, state_since, asked_at)
-    VALUES (:platform, :name, :token, :state, :reason, clock_timestamp(), clock_timestamp())
-    ON CONFLICT (platform, name) DO UPDATE SET token_sha256 = excluded.token_sha256, state = excluded.state,
+    INSERT INTO phantoms.accounts (platform, name, gateway, token_sha256, state, reason, state_since, asked_at)
+    VALUES (:platform, :name, :gateway, :token, :state, :reason, clock_timestamp(), clock_timestamp())
+    ON CONFLICT (platform, name, gateway) DO UPDATE SET token_sha256 = excluded.token_sha256, state = excluded.state,
         reason = excluded.reason, asked_at = clock_timestamp(), updated_at = clock_timestamp(),
         -- The time when it began to wait, not of the last check, so that one problem causes one alert.
         state_since = CASE WHEN accounts.state = 'active' THEN clock_timestamp()
@@ -73,7 +74,7 @@ _WAKE = text(
 _ALSO = text(
     """
     SELECT a.name FROM phantoms.accounts a
-    WHERE a.platform = :platform AND a.subject = :subject AND a.name <> :name AND EXISTS (
+    WHERE a.platform = :platform AND a.subject = :subject AND a.gateway = :gateway AND a.name <> :name AND EXISTS (
         SELECT FROM phantoms.channels c WHERE c.config->'accounts'->>:platform = a.name)
     ORDER BY a.name LIMIT 1
     """
@@ -82,6 +83,17 @@ _TRY_SOON = text(
     "UPDATE phantoms.accounts SET asked_at = NULL WHERE platform = :platform AND name = :name AND state = 'barred' RETURNING id"
 )
 _CONNECTED = text("SELECT DISTINCT platform FROM phantoms.accounts WHERE token_ref IS NOT NULL OR connected_at IS NOT NULL")
+# Tokens and posts that are not out yet need the account.
+_REMOVE = text(
+    """
+    DELETE FROM phantoms.accounts a WHERE a.platform = :platform AND a.name = :name
+        AND NOT EXISTS (SELECT FROM phantoms.accounts o WHERE o.platform = a.platform AND o.name = a.name
+            AND o.access_token IS NOT NULL)
+        AND NOT EXISTS (SELECT FROM phantoms.posts p WHERE p.platform = a.platform AND p.account = a.name
+            AND p.state NOT IN ('published', 'confirmed', 'failed'))
+    RETURNING id
+    """
+)
 _FORGET = text(
     """
     UPDATE phantoms.accounts SET subject = NULL, label = NULL, token_sha256 = NULL, state = 'active', reason = NULL,
@@ -92,26 +104,37 @@ _FORGET = text(
 
 
 class PostgresAccounts:
-    """Implements `production.accounts.AccountStore`. One instance belongs to one event loop."""
+    """Implements `production.accounts.AccountStore`. One instance belongs to one event loop.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    `gateway`: the provider that publishes for the accounts. Who owns an account there, and who owns it at its platform, are two
+    facts with a row each: neither tells about the other.
+    """
+
+    def __init__(self, engine: AsyncEngine, gateway: str = "") -> None:
         self._engine = engine
+        self._gateway = gateway
+
+    def at(self, gateway: str) -> PostgresAccounts:
+        """The accounts as that gateway knows them."""
+        return PostgresAccounts(self._engine, gateway)
 
     async def look(self, platform: Platform, name: str) -> Account:
         """See the port."""
 
         async def work(connection: AsyncConnection) -> RowMapping | None:
-            return (await connection.execute(_SELECT_ONE, {"platform": str(platform), "name": name})).mappings().first()
+            return (await connection.execute(_SELECT_ONE, _key(empty))).mappings().first()
 
+        empty = Account(platform, name, gateway=self._gateway)
         row = await transaction(self._engine, work)
-        return Account(platform, name) if row is None else _account(row)
+        return empty if row is None else _account(row)
 
     async def may_ask(self, platform: Platform, name: str, *, every_seconds: float, longest_seconds: float) -> bool:
         """See the port."""
 
         async def work(connection: AsyncConnection) -> bool:
-            values = {"platform": str(platform), "name": name, "seconds": every_seconds, "longest": longest_seconds}
-            return (await connection.execute(_MAY_ASK, values)).first() is not None
+            values = {"seconds": every_seconds, "longest": longest_seconds}
+            key = _key(Account(platform, name, gateway=self._gateway))
+            return (await connection.execute(_MAY_ASK, {**key, **values})).first() is not None
 
         return await transaction(self._engine, work)
 
@@ -139,8 +162,8 @@ class PostgresAccounts:
         """See the port."""
 
         async def work(connection: AsyncConnection) -> str | None:
-            values = {"platform": str(platform), "subject": subject, "name": name}
-            return (await connection.execute(_ALSO, values)).scalar()
+            key = _key(Account(platform, name, gateway=self._gateway))
+            return (await connection.execute(_ALSO, {**key, "subject": subject})).scalar()
 
         return await transaction(self._engine, work)
 
@@ -189,13 +212,20 @@ class Accounts:
             if connection.execute(_TRY_SOON, _key(account)).first() is not None:
                 wake_posts(connection, account)
 
-    def forget(self, platform: Platform, name: str) -> None:
-        """Forget the owner of the account, so that the next check accepts any owner. Raises NotFound."""
+    def forget(self, platform: Platform, name: str, *, named: bool = True) -> bool:
+        """Forget the owner of the account, so that the next check accepts any owner. Raises NotFound.
+
+        `named`: whether a channel names it. If not, the account is removed, unless it has stored tokens or a post that is not out
+        yet. Returns whether it was removed.
+        """
         account = Account(platform, name)
         with self._engine.begin() as connection:
+            if not named and connection.execute(_REMOVE, _key(account)).first() is not None:
+                return True
             if connection.execute(_FORGET, _key(account)).first() is None:
                 raise NotFound(f"no account {platform}:{name}; `phantoms accounts` lists them")
             wake_posts(connection, account)
+        return False
 
 
 def wake_posts(connection: Connection, account: Account) -> None:
@@ -217,7 +247,7 @@ def put_token_sources(connection: Connection, places: Mapping[tuple[Platform, st
 
 
 def _key(account: Account) -> dict[str, Any]:
-    return {"platform": str(account.platform), "name": account.name}
+    return {"platform": str(account.platform), "name": account.name, "gateway": account.gateway}
 
 
 def _waiting(account: Account) -> dict[str, str]:
@@ -229,6 +259,7 @@ def _account(row: RowMapping) -> Account:
     return Account(
         platform=Platform(row["platform"]),
         name=row["name"],
+        gateway=row["gateway"],
         token_source=row["token_ref"],
         subject=row["subject"],
         label=row["label"],

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, RowMapping, text
 
-from phantoms_dagster.domain.accounts import EXPIRING, EXPIRING_WITHIN, Account, Standing, standing
+from phantoms_dagster.domain.accounts import ACTIVE, EXPIRING, EXPIRING_WITHIN, Account, Standing, standing
 from phantoms_dagster.domain.attention import Attention, Notice
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.models import Platform
@@ -66,9 +66,6 @@ _LOOK = text(
     UNION ALL
     SELECT 'letters', d.stage, NULL, count(*), min(d.created_at), (array_agg(v.key ORDER BY d.id DESC))[1:3], clock_timestamp()
     FROM phantoms.dead_letters d JOIN phantoms.videos v ON v.id = d.video_id WHERE d.state = 'open' GROUP BY d.stage
-    UNION ALL
-    SELECT 'account', platform || ':' || name, reason, 1, COALESCE(state_since, updated_at), NULL, clock_timestamp()
-    FROM phantoms.accounts WHERE state <> 'active'
     UNION ALL
     -- One line for each account: its own checks, and those of its posts that are due.
     SELECT 'preflight', w.platform || ':' || w.account, min(w.why), max(w.posts), min(w.since),
@@ -128,7 +125,9 @@ class AttentionBoard:
         for platform in dict.fromkeys(post.platform for post, _ in unknown):
             found.append(_unknown(platform, [one for one in unknown if one[0].platform == platform]))
         now = datetime.now(UTC)
-        found += [_expiring(account, there) for account in accounts if (there := standing(account, now)).state == EXPIRING]
+        stands = [(account, standing(account, now)) for account in accounts]
+        found += [_stopped(account, there) for account, there in stands if account.state != ACTIVE]
+        found += [_expiring(account, there) for account, there in stands if there.state == EXPIRING]
         found += [Attention(f"notice:{n.id}", n.what, n.next_step, n.since) for n in notices]
         return sorted(found, key=lambda item: item.since)
 
@@ -205,11 +204,15 @@ def _letters(row: RowMapping) -> Attention:
     return _attention(row, f"letters:{row['subject']}", what, next_step, alert=False)
 
 
-def _account(row: RowMapping) -> Attention:
-    platform, _, name = row["subject"].partition(":")
-    what = f"the {platform} account {name} has not been able to post since {_time(row['since'])}: {_short(row['why'])}"
+def _stopped(account: Account, there: Standing) -> Attention:
+    assert account.since is not None, "an account that waits has a time since when"
+    named = f"{account.name}{' (through its gateway)' if account.gateway else ''}"
+    command = there.command or "phantoms accounts"
+    why = _short(there.why.replace(f": run `{command}`", ""))  # it is the next step, and a long reason would cut it off
+    what = f"the {account.platform} account {named} has not been able to post since {_time(account.since)}: {why}"
     # No alert here: alerts already report the account when its problem begins, with the breakers (`wiring.alerts`).
-    return _attention(row, f"account:{row['subject']}", what, "phantoms accounts", alert=False)
+    gateway = f":{account.gateway}" if account.gateway else ""
+    return Attention(f"account:{account.key}{gateway}", what, command, account.since, 1, alert=False)
 
 
 def _expiring(account: Account, there: Standing) -> Attention:
@@ -239,7 +242,6 @@ _KINDS: dict[str, Callable[[RowMapping], Attention]] = {
     "changed": _changed,
     "draft": _draft,
     "letters": _letters,
-    "account": _account,
     "preflight": _preflight,
     "unread": _unread,
 }

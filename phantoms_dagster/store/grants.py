@@ -32,14 +32,14 @@ _READ = text(
         EXTRACT(epoch FROM clock_timestamp() - refreshed_at)::float8 AS tried,
         COALESCE(refresh_until > clock_timestamp(), false) AS held,
         COALESCE(dead_generation = generation, false) AS dead
-    FROM phantoms.accounts WHERE platform = :platform AND name = :name AND access_token IS NOT NULL
+    FROM phantoms.accounts WHERE platform = :platform AND name = :name AND gateway = '' AND access_token IS NOT NULL
     """
 )
 _BEGIN = text(
     """
     UPDATE phantoms.accounts SET refresh_until = clock_timestamp() + make_interval(secs => :lease), refresh_sha256 = :sha256,
         refreshed_at = clock_timestamp()
-    WHERE platform = :platform AND name = :name AND generation = :generation AND access_token IS NOT NULL
+    WHERE platform = :platform AND name = :name AND gateway = '' AND generation = :generation AND access_token IS NOT NULL
         AND dead_generation IS DISTINCT FROM generation AND (refresh_until IS NULL OR refresh_until <= clock_timestamp())
         AND (refreshed_at IS NULL OR refreshed_at <= clock_timestamp() - make_interval(secs => :pause))
     RETURNING id
@@ -56,14 +56,14 @@ _SAVE = text(
         state = CASE WHEN dead_generation = generation THEN 'active' ELSE state END,
         reason = CASE WHEN dead_generation = generation THEN NULL ELSE reason END,
         dead_generation = NULL, updated_at = clock_timestamp()
-    WHERE platform = :platform AND name = :name AND generation = :generation AND access_token IS NOT NULL
+    WHERE platform = :platform AND name = :name AND gateway = '' AND generation = :generation AND access_token IS NOT NULL
     RETURNING id
     """
 )
 _END = text(
     """
     UPDATE phantoms.accounts SET refresh_until = NULL, refresh_sha256 = NULL
-    WHERE platform = :platform AND name = :name AND generation = :generation
+    WHERE platform = :platform AND name = :name AND gateway = '' AND generation = :generation
     """
 )
 _BURY = text(
@@ -71,7 +71,7 @@ _BURY = text(
     UPDATE phantoms.accounts SET dead_generation = generation, reason = :reason, refresh_until = NULL, refresh_sha256 = NULL,
         state_since = CASE WHEN state = 'active' THEN clock_timestamp() ELSE COALESCE(state_since, updated_at) END,
         state = 'disconnected', updated_at = clock_timestamp()
-    WHERE platform = :platform AND name = :name AND generation = :generation
+    WHERE platform = :platform AND name = :name AND gateway = '' AND generation = :generation
     RETURNING id
     """
 )
@@ -90,7 +90,8 @@ _CONNECT = text(
     VALUES (:platform, :name, :source, :subject, :label, :sha256, :access, :refresh, clock_timestamp(),
         clock_timestamp() + make_interval(secs => :life), clock_timestamp() + make_interval(secs => :refresh_life),
         COALESCE(CAST(:scopes AS text[]), '{}'), 1, clock_timestamp())
-    ON CONFLICT (platform, name) DO UPDATE SET token_ref = excluded.token_ref, subject = excluded.subject, label = excluded.label,
+    ON CONFLICT (platform, name, gateway) DO UPDATE SET token_ref = excluded.token_ref,
+        subject = excluded.subject, label = excluded.label,
         token_sha256 = excluded.token_sha256, access_token = excluded.access_token, refresh_token = excluded.refresh_token,
         access_issued_at = excluded.access_issued_at, access_expires_at = excluded.access_expires_at,
         refresh_expires_at = excluded.refresh_expires_at, scopes = excluded.scopes, generation = a.generation + 1,
@@ -106,7 +107,7 @@ _DISCONNECT = text(
         access_expires_at = NULL, refresh_expires_at = NULL, scopes = '{}', generation = generation + 1, dead_generation = NULL,
         refreshed_at = NULL, refresh_until = NULL, refresh_sha256 = NULL, token_sha256 = NULL, state = 'active', reason = NULL,
         state_since = NULL, asked_at = NULL, updated_at = clock_timestamp()
-    WHERE platform = :platform AND name = :name AND access_token IS NOT NULL
+    WHERE platform = :platform AND name = :name AND gateway = '' AND access_token IS NOT NULL
     RETURNING id
     """
 )

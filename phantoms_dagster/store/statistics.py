@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, Engine, text
 
-from phantoms_dagster.domain.accounts import STANDINGS, standing
+from phantoms_dagster.domain.accounts import CONNECTED, STANDINGS, standing
 from phantoms_dagster.domain.stages import STAGES, StageState
 from phantoms_dagster.store.accounts import listed
 
@@ -143,8 +143,12 @@ def _oldest(connection: Connection) -> dict[str, float]:
 
 
 def _accounts(connection: Connection, now: datetime) -> dict[tuple[str, str, str], int]:
-    found = [(account, standing(account, now).state) for account in listed(connection)]
-    return {(str(a.platform), a.name, state): int(state == current) for a, current in found for state in STANDINGS}
+    found: dict[tuple[str, str], str] = {}
+    for account in listed(connection):  # first as its platform knows it, then as its gateway does
+        key, state = (str(account.platform), account.name), standing(account, now).state
+        if found.get(key, CONNECTED) == CONNECTED:
+            found[key] = state
+    return {(*key, state): int(state == current) for key, current in found.items() for state in STANDINGS}
 
 
 def _letters(connection: Connection) -> dict[tuple[str, str], int]:

@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
+from phantoms_dagster.domain.accounts import Account
 from phantoms_dagster.domain.attention import Attention
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.production.alerts import ACCOUNT, AlertReading, BreakerAlert, DayFacts, DeadLetterAlert, Message, Undelivered
@@ -55,7 +56,7 @@ def read(services: Services, since: datetime | None) -> AlertReading:
     )
     waits = tuple(replace(item, what=redact(item.what)) for item in services.waits_for_people())
     accounts = tuple(
-        BreakerAlert(f"{ACCOUNT}{a.platform}:{a.name}", a.state, ((a.since or at, redact(a.reason or a.state)),))
+        BreakerAlert(_name_of(a), a.state, ((a.since or at, redact(a.reason or a.state)),))
         for a in Accounts(services.engine).waiting()
     )
     try:
@@ -66,6 +67,10 @@ def read(services: Services, since: datetime | None) -> AlertReading:
         away = Attention("redis", f"Redis cannot be used, so all videos wait: {redact(why)}", "phantoms doctor", at)
         return AlertReading(at, found, accounts or None, (*waits, away))
     return AlertReading(at, found, (*accounts, *breakers), waits)
+
+
+def _name_of(account: Account) -> str:
+    return f"{ACCOUNT}{account.key}{' through its gateway' if account.gateway else ''}"
 
 
 def facts_of(services: Services, day: date, zone: str) -> DayFacts:

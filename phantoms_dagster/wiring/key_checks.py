@@ -11,15 +11,16 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass
 
 import httpx
 
 from phantoms_dagster.domain.accounts import connect_command
-from phantoms_dagster.domain.errors import Barred, Disconnected, PhantomsError, ProviderError, Transient
+from phantoms_dagster.domain.errors import Barred, Disconnected, InvalidInput, PhantomsError, ProviderError, Transient
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.platforms.scopes import Scope
 from phantoms_dagster.providers.http import describe
 from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.registry.providers import PROVIDERS
@@ -32,7 +33,7 @@ from phantoms_dagster.wiring.clock import SystemClock
 from phantoms_dagster.wiring.endpoints import Endpoints, variable_of_key
 from phantoms_dagster.wiring.platforms import scopes_of
 from phantoms_dagster.wiring.providers import adapters, service_tools
-from phantoms_dagster.wiring.token_check import TokenFacts, check_token
+from phantoms_dagster.wiring.token_check import check_token
 
 PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
 
@@ -62,21 +63,30 @@ def ask_provider(settings: Settings, endpoints: Endpoints, provider: str) -> lis
 
 
 def ask_account(
-    settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None, *, route: str = ""
+    settings: Settings,
+    endpoints: Endpoints,
+    platform: Platform,
+    account: str,
+    place: str | None,
+    *,
+    route: str = "",
+    own: bool = False,
 ) -> list[Finding]:
     """Check who owns the account's token, and whether it has the permissions for posting and for reading metrics.
 
-    If the platform has several routes, also say which of them are possible. `route`: the one that the account uses.
+    If the platform has several routes, also say which of them are possible. `route`: the one that the account uses. `own`: ask the
+    platform itself, although a gateway publishes for the account.
     """
     check = f"{platform}:{account}"
-    gateway = platform.spec.gateway
-    if route == GATEWAY and gateway is not None and endpoints.sandboxed(gateway):
-        title = PROVIDERS[gateway].title
-        return [Finding(check, "note", f"not checked: the sandbox replaces {title}", f"set {variable_of_key(gateway)}")]
+    gateway = platform.spec.gateway if route == GATEWAY and not own else None
+    if _replaced(endpoints, gateway or str(platform)):
+        title = PROVIDERS[gateway].title if gateway else platform.title
+        replaced = Finding(check, "note", f"not checked: the sandbox replaces {title}")
+        return [replaced, *route_findings(endpoints, platform, check, route)]
 
     async def ask() -> list[Finding]:
-        facts = await check_token(settings, endpoints, platform, account, place, route=route)
-        routes = route_findings(endpoints, platform, check, route, facts)
+        facts = await check_token(settings, endpoints, platform, account, place, route=route, own=own)
+        routes = [] if own or facts.missing is None else route_findings(endpoints, platform, check, route, facts.missing)
         owner = f"{facts.owner.label} ({facts.owner.subject})" if facts.owner else "the token is accepted"
         if facts.missing is None:
             found = f"{owner}; its scopes could not be checked: this host does not report them"
@@ -85,10 +95,10 @@ def ask_account(
             lacks = ", ".join(f"{scope.name} ({scope.purpose})" for scope in facts.missing)
             fix = "connect the account again and grant these scopes"
             return [Finding(check, "wrong", f"{owner} lacks scopes: {lacks}", fix), *routes]
-        granted = "it publishes for this account" if route == GATEWAY else "all scopes granted"
+        granted = "it publishes for this account" if gateway else "all scopes granted"
         return [Finding(check, "ok", f"{owner}, {granted}"), *routes]
 
-    if route == GATEWAY and gateway is not None:
+    if gateway is not None:
         return _asked(check, f"renew the key in {variable_of_key(gateway)}, or {PROVIDERS[gateway].renew}", ask(), setting=gateway)
     if place == STORED:
         return _asked(check, f"run `{connect_command(platform, account)}`", ask(), setting=str(platform))
@@ -98,16 +108,25 @@ def ask_account(
     return _asked(check, f"renew the token in {where}{with_scopes}", ask(), setting=str(platform))
 
 
-def route_findings(endpoints: Endpoints, platform: Platform, check: str, route: str, facts: TokenFacts) -> list[Finding]:
-    """Which routes the account can use, and why. Empty for a platform with one route."""
-    told = account_routes(endpoints, platform, route, [scope.name for scope in facts.missing or ()])
-    if not told or facts.missing is None:
+def route_findings(
+    endpoints: Endpoints, platform: Platform, check: str, route: str, missing: Iterable[Scope] = ()
+) -> list[Finding]:
+    """Which routes the account can use, and why. Empty for a platform with one route. `missing`: what its token lacks."""
+    told = account_routes(endpoints, platform, route, [scope.name for scope in missing])
+    if not told:
         return []
     chosen, *rest = told
     verdict = {"yes": "ok", "perhaps": "note", "no": "wrong"}[chosen.possible]
     others = [f"{fact.title}: {fact.possible}, {fact.why}" for fact in rest]
     found = f"posts go by {chosen.title}: {chosen.why}. Other routes: {'; '.join(others)}"
     return [Finding(f"{check} route", verdict, found, chosen.fix)]
+
+
+def _replaced(endpoints: Endpoints, integration: str) -> bool:
+    try:
+        return endpoints.sandboxed(integration)
+    except InvalidInput:
+        return False  # the sandbox is off, so the check itself says that there is no key
 
 
 def _client(name: str) -> httpx.AsyncClient:
@@ -147,7 +166,7 @@ def _refused(check: str, error: ProviderError, *, renew: str, network: str) -> F
     if error.code == "reconnect":
         return Finding(check, "wrong", said, renew)
     if error.code == "not_connected":
-        return Finding(check, "wrong", said, "put the token there; docs/accounts.md says how")
+        return Finding(check, "wrong", said, "docs/accounts.md has all ways to give an account its token")
     if isinstance(error, Barred):
         return Finding(check, "wrong", said, "connect the account again with all scopes of docs/accounts.md")
     if isinstance(error, Disconnected) or status in (401, 403):

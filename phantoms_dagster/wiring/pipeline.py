@@ -256,7 +256,7 @@ class _Parts:
         """The gate of accounts that a gateway publishes for. Its key is checked as the token of an account is."""
         e, gateway = self.endpoints, gateway_of(platform)
         return AccountGate(
-            store=self.accounts,
+            store=self.accounts.at(gateway),
             tokens=KeyTokens(gateway, e),
             readers={platform: cast(IdentityReader, self.toolbox.make(platform, "gateway"))},
             sandboxed=lambda _: e.sandboxed(gateway),

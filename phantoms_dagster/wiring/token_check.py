@@ -29,14 +29,21 @@ class TokenFacts:
 
 
 async def check_token(
-    settings: Settings, endpoints: Endpoints, platform: Platform, account: str, place: str | None, *, route: str = ""
+    settings: Settings,
+    endpoints: Endpoints,
+    platform: Platform,
+    account: str,
+    place: str | None,
+    *,
+    route: str = "",
+    own: bool = False,
 ) -> TokenFacts:
     """Read the owner and the permissions of an account's token. Raises the errors in the platform's table.
 
-    Posts by a gateway need no token. Then the gateway is asked for the owner.
+    Posts by a gateway need no token. Then the gateway is asked for the owner, unless `own`: the account has a token, too.
     """
     async with account_tools(settings, endpoints, platform, account, place, route=route) as toolbox:
-        if route == GATEWAY:
+        if route == GATEWAY and not own:
             return TokenFacts(await cast(IdentityReader, toolbox.make(platform, "gateway")).read(account), ())
         reader = cast(IdentityReader, toolbox.make(platform, "identity"))
         if not can(platform, "grants"):

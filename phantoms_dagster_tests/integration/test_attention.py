@@ -126,7 +126,7 @@ async def test_an_account_that_cannot_post_is_the_cause_of_all_that_waits_for_it
         )
     found = board(world)
     assert set(found) == {"account:youtube:main", "deferred:youtube/post"}
-    assert found["account:youtube:main"].next_step == "phantoms accounts"
+    assert found["account:youtube:main"].next_step == "phantoms accounts connect youtube --name main"
     assert (found["deferred:youtube/post"].count, found["deferred:youtube/post"].keys) == (1, (keys[1],))
 
 

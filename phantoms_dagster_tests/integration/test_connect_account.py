@@ -285,7 +285,8 @@ def test_instagram_exchanges_the_short_token_for_the_long_one(commands: Commands
 def test_check_asks_the_platform_and_disconnect_revokes_and_forgets(commands: Commands) -> None:
     commands.paste("youtube", answer=CODE)
     said = commands.run("accounts", "check", "youtube:ocean")
-    assert "ok  youtube:ocean: Ocean (UC-ocean), all scopes granted; it ends on" in said
+    assert "ok  youtube:ocean: Ocean (UC-ocean), all scopes granted\n" in said
+    assert len(re.findall(r"the connection ends on .* UTC unless it is renewed", said)) == 1
     assert "disconnected youtube:ocean; its tokens are deleted" in commands.run("accounts", "disconnect", "youtube:ocean")
     assert ("/revoke", {"token": "1//refresh"}) in commands.platform.asked
     account = commands.accounts()["youtube:ocean"]
@@ -389,3 +390,45 @@ def test_no_token_code_or_secret_is_printed_logged_or_stored_in_clear(commands: 
     files = [path.read_bytes().decode(errors="replace") for path in commands.home.rglob("*") if path.is_file()]
     everything = "\n".join([*commands.printed, dump, *files])
     assert [secret for secret in SECRETS if re.search(re.escape(secret), everything)] == []
+
+
+def test_an_account_without_a_token_is_not_shown_as_if_it_had_one(commands: Commands) -> None:
+    """The list said "env, ok" of an account whose variable was not set, while `phantoms doctor` said that it is not connected."""
+    (commands.home / "channels.yaml").write_text(
+        CHANNELS + "  night: {title: Night, brand_voice: calm, accounts: {youtube: night}}\n"
+    )
+    commands.paste("youtube", "--name", "ocean", answer=CODE)
+    with psycopg.connect(commands.database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("INSERT INTO phantoms.accounts (platform, name) VALUES ('youtube', 'night')")
+    listed = [line.split() for line in commands.run("accounts", "list", COLUMNS="200").splitlines()]
+    [night] = [" ".join(line) for line in listed if line[0] == "youtube:night"]
+    connect = "run `phantoms accounts connect youtube --name night`"
+    assert night == f"youtube:night not asked yet none not connected: it has no token; {connect}"
+    assert commands.accounts()["youtube:night"]["standing"] == "not connected"
+    doctor = commands.run("doctor", code=1, COLUMNS="400")
+    assert "YouTube account night is not connected" in doctor
+    assert "put the token there" not in doctor
+
+
+def test_an_account_that_no_channel_names_fails_no_check_and_can_be_removed(commands: Commands) -> None:
+    """Accounts of an earlier channels.yaml stayed for ever, were called ok in the list, and failed each `accounts check`."""
+    commands.paste("youtube", answer=CODE)
+    with psycopg.connect(commands.database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("INSERT INTO phantoms.accounts (platform, name) VALUES ('youtube', 'curious-minute')")
+    remove = "phantoms accounts --forget youtube:curious-minute"
+    assert f"no channel names it; run `{remove}` to remove it" in commands.run("accounts", "list", COLUMNS="200")
+    checked = commands.run("accounts", "check")
+    assert f"note  youtube:curious-minute: not checked: no channel names it; run `{remove}` to remove it" in checked
+    assert "removed youtube:curious-minute" in commands.run("accounts", "--forget", "youtube:curious-minute")
+    assert "youtube:curious-minute" not in commands.run("accounts", "list", COLUMNS="200")
+    assert "forgot the owner of youtube:ocean" in commands.run("accounts", "--forget", "youtube:ocean")
+    assert commands.accounts()["youtube:ocean"]["place"] == "stored"
+
+
+def test_a_check_says_the_command_that_helps_once(commands: Commands) -> None:
+    commands.paste("youtube", answer=CODE)
+    with psycopg.connect(commands.database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("UPDATE phantoms.accounts SET dead_generation = generation, state = 'disconnected' WHERE name = 'ocean'")
+    said = commands.run("accounts", "check", "youtube:ocean", code=1)
+    assert said.count("phantoms accounts connect youtube --name ocean") == 1
+    assert "it ends on" not in said

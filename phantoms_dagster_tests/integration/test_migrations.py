@@ -17,6 +17,7 @@ from sqlalchemy import inspect, text
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Brief, Channel, Platform
 from phantoms_dagster.store import migrate
+from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.catalogue import Added, Catalogue
 from phantoms_dagster.store.engine import async_engine, engine
 from phantoms_dagster.store.migrations import versions
@@ -214,3 +215,34 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: str) -
 def test_a_url_that_is_not_postgresqls_is_refused_with_an_example_or_its_name(url: str, make: object) -> None:
     with pytest.raises(InvalidInput, match=r"should look like postgresql://|must be PostgreSQL, not sqlite"):
         make(url)  # type: ignore[operator]
+
+
+def test_owners_at_a_gateway_get_a_row_of_their_own_and_accounts_that_waited_for_that_go_on(empty_database_url: str) -> None:
+    rows = [
+        ("lab", "uploadpost:lab", "lab at Upload-Post", "active", None),
+        (
+            "reef",
+            "open-1",
+            "Reef",
+            "mismatch",
+            "its token belongs to reef at Upload-Post (uploadpost:reef), but the account was Reef",
+        ),
+        ("sea", "open-2", "Sea", "mismatch", "its token belongs to Desert (open-3), but the account was Sea (open-2) before"),
+    ]
+    database = engine(empty_database_url)
+    with database.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+        command.upgrade(migrate._config(connection), "0036")
+        insert = text(
+            "INSERT INTO phantoms.accounts (platform, name, subject, label, state, reason) VALUES ('tiktok', :n, :s, :l, :t, :r)"
+        )
+        connection.execute(insert, [dict(zip("nsltr", row, strict=True)) for row in rows])
+    migrate.upgrade(empty_database_url)
+    found = [(a.name, a.gateway, a.subject, a.state) for a in Accounts(database).all()]
+    database.dispose()
+    assert found == [
+        ("lab", "", None, "active"),
+        ("lab", "uploadpost", "uploadpost:lab", "active"),
+        ("reef", "", "open-1", "active"),
+        ("sea", "", "open-2", "mismatch"),
+    ]

@@ -57,7 +57,8 @@ def test_what_an_app_without_an_audit_may_do_is_said_in_words_with_the_ways_out(
     assert found["tiktok:reef"].verdict == "ok"
     route = found["tiktok:reef route"]
     assert route.verdict == "note"
-    for words in ("SELF_ONLY", "private", "five users a day", "nobody else sees", "inbox: perhaps", "gateway: no", "is not set"):
+    limits = ("SELF_ONLY", "private", "five users a day", "nobody but the creator")
+    for words in (*limits, "inbox: perhaps", "gateway: no", "is not set"):
         assert words in route.found
     assert "route: inbox" in route.fix
     assert "uploadpost" not in found, "no channel uses it"
@@ -113,3 +114,12 @@ async def test_an_account_is_connected_with_the_permissions_of_its_route(tmp_pat
     async with account_tools(chosen, Endpoints(chosen), tiktok, "reef", None, tokens=GivenToken(""), route=route) as toolbox:
         consent = toolbox.make(tiktok, "oauth").consent(redirect_uri="http://127.0.0.1:1/callback", state="s")  # type: ignore[attr-defined]
     assert httpx.URL(consent.url).params["scope"] == f"user.info.basic,{scope},video.list"
+
+
+@pytest.mark.parametrize(("route", "title"), [("direct", "direct post"), ("inbox", "inbox"), ("gateway", "gateway")])
+def test_the_possible_routes_are_said_while_the_sandbox_answers(sandbox: Running, tmp_path: Path, route: str, title: str) -> None:
+    """The guide promises that, and the checks said only that the sandbox replaces TikTok."""
+    found = doctor(settings(tmp_path, sandbox.url, route, tiktok_token="", sandbox_url=sandbox.url))["tiktok:reef route"]
+    assert found.found.startswith(f"posts go by {title}: ")
+    assert "the sandbox answers for Upload-Post until PHANTOMS_UPLOADPOST_API_KEY is set" in found.found
+    assert found.verdict == ("note" if route == "direct" else "ok")

@@ -24,6 +24,7 @@ from phantoms_dagster.domain.models import (
     RenderedVideoOutput,
     content_hash,
 )
+from phantoms_dagster.domain.ports import AccountIdentity
 from phantoms_dagster.domain.stages import PostState, StageState
 from phantoms_dagster.platforms.tiktok.api import error_for
 from phantoms_dagster.platforms.tiktok.choices import TikTokChoices
@@ -41,7 +42,7 @@ from phantoms_dagster.sandbox.core import Fault, Sandbox, application
 from phantoms_dagster.sandbox.tiktok.routes import routes
 from phantoms_dagster.sandbox.uploadpost.routes import routes as gateway_routes
 from phantoms_dagster.settings import Settings
-from phantoms_dagster.store.accounts import PostgresAccounts
+from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
 from phantoms_dagster.store.attention import AttentionBoard
 from phantoms_dagster.store.audit import AuditLog
 from phantoms_dagster.store.dead_letters.letters import DeadLetters, LetterFilter
@@ -426,7 +427,7 @@ async def test_a_key_that_the_gateway_refuses_stops_the_account_once_and_another
         async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
             return None
 
-    accounts = PostgresAccounts(tiktok.world.async_engine)
+    accounts = PostgresAccounts(tiktok.world.async_engine).at("uploadpost")
     gate = AccountGate(store=accounts, tokens=Keys(), readers={TIKTOK: tiktok.gateway}, sandboxed=lambda _: False)
     tiktok.publish._gateways = {TIKTOK: AccountPublisher(tiktok.gateway, gate)}
     await tiktok.post(await tiktok.ready(drafting("gateway")))
@@ -442,3 +443,66 @@ async def test_a_key_that_the_gateway_refuses_stops_the_account_once_and_another
     assert (await accounts.look(TIKTOK, "ocean")).state == "active"
     assert [entry["kind"] for entry in tiktok.sandbox.ledger] == ["post", "post"]
     assert "sandbox-key" not in str(tiktok.world.rows("SELECT * FROM phantoms.accounts"))
+
+
+async def test_an_account_posts_through_the_gateway_and_is_connected_to_tiktok_in_either_order(tiktok: TikTokStudio) -> None:
+    """Each of the two owners stopped the account for the other: posts waited, and connecting again was refused."""
+
+    class Tokens:
+        def __init__(self, token: str) -> None:
+            self.value = token
+
+        async def token(self, platform: Platform, account: str) -> str:
+            return self.value
+
+        async def renewed(self, platform: Platform, account: str, refused: str) -> str | None:
+            return None
+
+    class Reader:
+        platform = TIKTOK
+        subject = "open-1"
+
+        async def read(self, account: str) -> AccountIdentity:
+            return AccountIdentity(self.subject, "Ocean")
+
+    own, owner = PostgresAccounts(tiktok.world.async_engine), Reader()
+    at_gateway, real = own.at("uploadpost"), Tokens("act.one")
+    by_gateway = AccountGate(
+        store=at_gateway, tokens=Tokens("sandbox-key"), readers={TIKTOK: tiktok.gateway}, sandboxed=lambda _: False
+    )
+    direct = AccountGate(store=own, tokens=real, readers={TIKTOK: owner}, sandboxed=lambda _: False)
+    tiktok.publish._gateways = {TIKTOK: AccountPublisher(tiktok.gateway, by_gateway)}
+    for name, order in (("ocean", (direct, by_gateway)), ("reef", (by_gateway, direct))):
+        for gate in order:
+            await gate.enter(TIKTOK, name)
+        assert (await own.look(TIKTOK, name)).label == "Ocean"
+        assert (await at_gateway.look(TIKTOK, name)).label == f"{name} at Upload-Post"
+        owner.subject = "open-2"
+    await tiktok.post(await tiktok.ready(drafting("gateway")))
+    assert [entry["kind"] for entry in tiktok.sandbox.ledger] == ["post"]
+    real.value = "act.of-a-stranger"
+    with pytest.raises(NotYet, match=r"its token belongs to Ocean \(open-2\), but the account was Ocean \(open-1\) before"):
+        await direct.enter(TIKTOK, "ocean")
+    await tiktok.post(await tiktok.ready(drafting("gateway")), "again")
+    waiting = Accounts(tiktok.world.engine).waiting()
+    assert [(one.key, one.gateway, one.state) for one in waiting] == [("tiktok:ocean", "", "mismatch")]
+    [item] = [item for item in AttentionBoard(tiktok.world.engine).read() if item.id.startswith("account:")]
+    assert (item.id, item.next_step) == ("account:tiktok:ocean", "phantoms accounts connect tiktok --name ocean")
+
+
+async def test_the_owner_at_the_gateway_and_the_one_at_tiktok_have_a_line_each(tiktok: TikTokStudio, tmp_path: Path) -> None:
+    await tiktok.ready(drafting())
+    choices = "accounts: {tiktok: ocean}, tiktok: {route: gateway, privacy: SELF_ONLY}"
+    text = f"channels: {{sea: {{title: Sea, brand_voice: Calm., {choices}}}}}"
+    (tmp_path / "channels.yaml").write_text(text)
+    own = PostgresAccounts(tiktok.world.async_engine)
+    long = "-000rZz9k2mWq3pXy7vTn1bLcDe4fGh6jKs0A"
+    await own.confirm(await own.look(TIKTOK, "ocean"), AccountIdentity(long, "Ocean"), "one")
+    at = own.at("uploadpost")
+    await at.confirm(await at.look(TIKTOK, "ocean"), AccountIdentity("uploadpost:ocean", "ocean at Upload-Post"), "two")
+    listed = await asyncio.to_thread(lambda: CliRunner().invoke(app, ["accounts", "list"], env={"COLUMNS": "120"}))
+    assert listed.exit_code == 0, listed.output
+    lines = [line for line in listed.output.splitlines() if line.startswith("tiktok:ocean")]
+    assert [line.split("  ")[0] for line in lines] == ["tiktok:ocean", "tiktok:ocean (gateway)"]
+    assert "Ocean (-000rZz9…)" in lines[0]
+    assert "ocean at Upload-Post (uploadpost:ocean)" in lines[1]

@@ -270,3 +270,13 @@ def test_every_key_of_a_channel_has_a_form_to_show_and_the_default_file_explains
 def test_no_value_makes_it_raise_anything_else(value: str, key: str) -> None:
     with contextlib.suppress(InvalidInput):
         parse(f"{ONE}    {key}: {value}\n")
+
+
+def test_a_route_that_does_not_exist_is_answered_with_an_example_that_has_one() -> None:
+    content = (
+        "channels: {sea: {title: Sea, brand_voice: Calm., accounts: {tiktok: sea}, tiktok: {route: post, privacy: SELF_ONLY}}}"
+    )
+    with pytest.raises(
+        InvalidInput, match=r"route.*; write it like `tiktok: \{.*route: direct.*; route may also be inbox or gateway"
+    ):
+        parse(content)

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from phantoms_dagster.desk.render import flash_message, page, redirect_to
 from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field, visible_text
-from phantoms_dagster.domain.accounts import Account, Standing, standing
+from phantoms_dagster.domain.accounts import Account, Standing, as_used, standing
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, ProviderError
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
@@ -49,11 +49,6 @@ class ShownAccount:
     checked: CheckedAccount | None
     sandboxed: bool
     routes: Sequence[RouteFact]
-
-    @property
-    def key(self) -> str:
-        """`platform:name`."""
-        return f"{self.account.platform}:{self.account.name}"
 
     @property
     def stored(self) -> bool:
@@ -167,32 +162,36 @@ def _shown(visit: Visit) -> list[ShownAccount]:
     last = {(one.platform, one.account): one for one in checked}
     channels = visit.desk.calendar.channels().values()
     ways = routes_of(channels)
+    gateways = {key: gateway_of(key[0]) for key, way in ways.items() if way == GATEWAY}
     return [
         ShownAccount(
             account,
-            standing(account, now),
+            standing(account, now, has_token=_has_token(visit, account)),
             tuple(word for what, word in ABILITIES.items() if can(account.platform, what)),
             tuple(channel.title for channel in channels if channel.accounts.get(account.platform) == account.name),
             last.get((account.platform, account.name)),
-            _sandboxed(visit, account, ways.get((account.platform, account.name), "")),
+            _sandboxed(visit, account),
             account_routes(endpoints, account.platform, ways.get((account.platform, account.name), "")),
         )
-        for account in Accounts(visit.desk.reading).all()
+        for account in as_used(Accounts(visit.desk.reading).all(), gateways)
     ]
 
 
-def _sandboxed(visit: Visit, account: Account, route: str) -> bool:
-    endpoints, platform = visit.desk.services.endpoints, account.platform
+def _sandboxed(visit: Visit, account: Account) -> bool:
     try:
-        if route == GATEWAY:
-            return endpoints.sandboxed(gateway_of(platform))
-        return account.token_source is None and endpoints.sandboxed(str(platform))
+        return account.token_source is None and visit.desk.services.endpoints.sandboxed(account.gateway or str(account.platform))
     except InvalidInput:
         return False  # the sandbox is off, and the account has no token
 
 
+def _has_token(visit: Visit, account: Account) -> bool:
+    if account.token_source is not None or not account.platform.spec.remote or _sandboxed(visit, account):
+        return True
+    return visit.desk.services.endpoints.secret(account.gateway or str(account.platform)) is not None
+
+
 def _account(visit: Visit, key: str) -> Account:
-    found = next((one for one in Accounts(visit.desk.reading).all() if f"{one.platform}:{one.name}" == key), None)
+    found = next((one for one in Accounts(visit.desk.reading).all() if one.key == key), None)
     if found is None:
         raise NotFound(f"There is no account {key}.")
     return found

@@ -116,7 +116,8 @@ CHANNEL_KEY = ChannelKeySpec(
     model=TikTokChoices,
     terms=TikTokTerms,
     always_written=frozenset({"key", "terms"}),
-    form="tiktok: {privacy: PUBLIC_TO_EVERYONE, comments: true}; others are duets, stitches, your_brand, branded_content and route",
+    form="tiktok: {privacy: PUBLIC_TO_EVERYONE, route: direct, comments: true}; route may also be inbox or gateway, and "
+    "other keys are duets, stitches, your_brand and branded_content",
     required=RequiredKey(
         mistake=NO_PRIVACY,
         unsaid="who may see its posts there",

@@ -9,8 +9,8 @@ from phantoms_dagster.platforms.tiktok.grants import PUBLISH, UPLOAD
 from phantoms_dagster.platforms.tiktok.routes import GATEWAY_ROUTE, INBOX
 
 UNAUDITED = (
-    "TikTok does not say whether it has audited the app. Until it has, posts are for the creator only (SELF_ONLY), the account "
-    "must be private, and five users a day may post: nobody else sees these posts"
+    "TikTok does not say whether it has audited the app. Until it has, nobody but the creator sees the posts (SELF_ONLY), the "
+    "account must be private, and at most five users a day can post"
 )
 WAYS_OUT = "if the app is not audited, use `tiktok: {route: inbox}` or `tiktok: {route: gateway}` in channels.yaml (docs/tiktok.md)"
 CONNECT = "connect the account again after `tiktok: {{route: {}}}` is in channels.yaml"

@@ -15,6 +15,8 @@ PLATFORM = Platform("youtube")
 PREFIX = "https://www.googleapis.com/auth/"
 # Apps whose consent screen is in testing lose their refresh tokens after 7 days.
 TESTING_SECONDS = 8 * 86_400.0
+# A connection that ended earlier was ended by a person or by Google, for another reason.
+TESTING_SECONDS_LEAST = 6 * 86_400.0
 TESTING = (
     "Google ends the connection of an app in testing after 7 days: set its publishing status to In production "
     "(Google Auth Platform, Audience)"
@@ -82,4 +84,4 @@ class GoogleOAuth(oauth.Endpoints):
 
     def why_dead(self, stored: StoredGrant) -> str:
         """See the port."""
-        return TESTING if stored.connected_seconds < TESTING_SECONDS else ""
+        return TESTING if TESTING_SECONDS_LEAST <= stored.connected_seconds < TESTING_SECONDS else ""

@@ -123,7 +123,8 @@ accounts = Table(
     time_column("refresh_until"),
     Column("refresh_sha256", Text),
     Column("dead_generation", BigInteger),
-    UniqueConstraint("platform", "name", name="accounts_once"),
+    Column("gateway", Text, nullable=False, server_default=text("''")),
+    UniqueConstraint("platform", "name", "gateway", name="accounts_once"),
 )
 
 preflight_posts = Table(
