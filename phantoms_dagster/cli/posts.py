@@ -190,7 +190,8 @@ def takedown(
             "state": "taken_down",
         }
         if post.after == "taken_down":
-            line = f"{post.key} was taken down from {post.platform.title} before, at {local(post.after_at)}"
+            who = f" by {post.after_by}" if post.after_by else ""
+            line = f"{post.key} was taken down from {post.platform.title} before, at {local(post.after_at)}{who}"
             print_result({**fields, "evidence": post.after_evidence}, line, as_json=as_json)
             return
         if not yes and not done and takedowns.removable(post.platform):
@@ -218,7 +219,7 @@ def _print(detail: PostDetail) -> None:
         "caption": detail.caption_sha256,
         "marker": detail.marker,
         "warnings": "; ".join(detail.warnings),
-        "since then": post.after and f"{post.after} at {local(post.after_at)}: {post.after_evidence}",
+        "since then": post.after and _since(post),
     }
     for name, value in facts.items():
         if value:
@@ -260,6 +261,11 @@ def _print_draft(detail: PostDetail) -> None:
     settle_it = f"    phantoms posts settle {plain(post.key)} {post.platform}"
     out.print(f"{settle_it} --there URL", style="dim", soft_wrap=True)
     out.print(f"{settle_it} --not-there", style="dim", soft_wrap=True)
+
+
+def _since(post: LedgerPost) -> str:
+    who = f" by {post.after_by}" if post.after_by else ""
+    return f"{post.after} at {local(post.after_at)}{who}: {post.after_evidence}"
 
 
 def _said(post: LedgerPost) -> str:

@@ -39,7 +39,7 @@ async def check_claim(
     if standing.state != "public":
         raise InvalidInput(
             f"{title} does not show {claimed.reference} as a public post of account {claimed.account}: it is {standing.state} "
-            f"({standing.evidence})"
+            f"({standing.evidence}). If you have seen it there yourself, say so: with --unread, or with the box of the form"
         )
     if standing.owner is not None and claimed.platform in identities:
         owner = await identities[claimed.platform].read(claimed.account)

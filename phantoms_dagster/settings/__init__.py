@@ -10,11 +10,12 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from phantoms_dagster.domain.addresses import service_url
 from phantoms_dagster.registry.errors import CannotRegister
 from phantoms_dagster.registry.platforms import SPECS as PLATFORMS
 from phantoms_dagster.registry.providers import PROVIDERS
@@ -58,9 +59,10 @@ _log = logging.getLogger(__name__)
 
 def _group_of(spec: IntegrationSpec) -> Any:
     """The group of a registered provider's or platform's own settings: `PHANTOMS_<NAME>_...`."""
-    fields: dict[str, Any] = {
-        name: (setting.type, Field(setting.default, description=setting.description)) for name, setting in spec.settings.items()
-    }
+    fields: dict[str, Any] = {}
+    for name, setting in spec.settings.items():
+        kind = Annotated[setting.type, AfterValidator(service_url)] if name.endswith("_url") else setting.type
+        fields[name] = (kind, Field(setting.default, description=setting.description))
     made = create_model(f"{spec.name.capitalize()}Settings", __base__=Group, __doc__=f"{spec.title}.", **fields)
     made.variables = f"{PREFIX}{spec.name.upper()}_"
     return made

@@ -154,6 +154,12 @@ class Scheduled:
         return "; ".join(f"{', '.join(titles)}: {reason}" for reason, titles in why.items())
 
     @property
+    def held(self) -> bool:
+        """Whether all of its posts that are not out wait for a person, or were taken out."""
+        waiting = [one for one in self.outings if one.platform in self.waits]
+        return bool(waiting) and all(one.waits for one in waiting)
+
+    @property
     def left(self) -> str:
         """The platforms on which it is not out, although it is out on others; else empty."""
         return ", ".join(platform.title for platform in self.waits) if any(one.at for one in self.outings) else ""

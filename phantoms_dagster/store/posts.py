@@ -19,9 +19,9 @@ from phantoms_dagster.store.post_extras import extras_of
 MOST_TRIES = 50
 
 _COLUMNS = """p.id, v.key, p.platform, p.account, p.route, p.state, p.remote_id, p.url, p.sandbox, p.attempted_at, p.published_at,
-        p.updated_at, p.set_apart, n.state AS after, n.at AS after_at, n.evidence AS after_evidence"""
+        p.updated_at, p.set_apart, n.state AS after, n.at AS after_at, n.evidence AS after_evidence, n.who AS after_by"""
 # The last change after publication, if there is one.
-_AFTER = """LEFT JOIN LATERAL (SELECT c.state, c.at, c.evidence FROM phantoms.post_changes c WHERE c.post_id = p.id
+_AFTER = """LEFT JOIN LATERAL (SELECT c.state, c.at, c.evidence, c.who FROM phantoms.post_changes c WHERE c.post_id = p.id
         ORDER BY c.id DESC LIMIT 1) n ON true"""
 _LIST = text(
     f"""
@@ -75,8 +75,8 @@ _UNKNOWN = text(
 class LedgerPost:
     """A post of the ledger. `published_at`: None until it is public.
 
-    `set_apart`: why its results are not compared with those of other posts. `after`: what happened to it since, with the time and
-    the evidence; None when nothing did (see `domain.post_changes`).
+    `set_apart`: why its results are not compared with those of other posts. `after`: what happened to it since, with the time, the
+    evidence and the person who did it, if one did; None when nothing happened (see `domain.post_changes`).
     """
 
     id: int
@@ -95,6 +95,7 @@ class LedgerPost:
     after: StateAfter | None = None
     after_at: datetime | None = None
     after_evidence: str | None = None
+    after_by: str | None = None
 
     @property
     def now(self) -> str:

@@ -90,6 +90,11 @@ class Takedowns:
         """The published post. Raises NotFound, and InvalidInput when there is nothing to take down."""
         post = Posts(self._services.engine).show(key, platform).post
         if post.state not in (PostState.PUBLISHED, PostState.CONFIRMED) or post.remote_id is None:
+            if post.state is PostState.HANDED_OVER:
+                raise InvalidInput(
+                    f"the post of {key} on {platform.title} is a draft that waits for its creator: delete it in the app, then run "
+                    f"`phantoms posts settle {key} {platform} --not-there`"
+                )
             hint = f"; see `phantoms posts show {key} {platform}`" if post.state is PostState.UNKNOWN else ""
             raise InvalidInput(f"the post of {key} on {platform.title} is {post.state}: there is nothing to take down{hint}")
         check_place(self._services, post)

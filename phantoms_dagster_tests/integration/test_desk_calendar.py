@@ -363,7 +363,10 @@ async def test_a_person_decides_about_a_missed_slot_at_the_desk(world: DeskWorld
     browser = await world.logged_in("rita")
     today = datetime.now(UTC) - timedelta(hours=3)
     assert "its slot was missed: nothing ran" in (await browser.get(f"/calendar?from={today:%Y-%m-%d}")).text
-    assert "Its slot was missed: nothing ran" in (await browser.get(f"/calendar/{key}")).text
+    form = (await browser.get(f"/calendar/{key}")).text
+    assert "Its slot was missed: nothing ran" in form
+    assert "Waits for your decision" in form
+    assert "Goes out" not in form.split("<h2>Where</h2>")[0]
     answer = await decide(browser, key, "next")
     assert answer.status_code == 303, answer.text
     assert state_of(world, key) == ("booked", "slot")

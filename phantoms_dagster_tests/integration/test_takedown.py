@@ -31,7 +31,7 @@ async def test_a_post_is_deleted_at_youtube_and_recorded_once(studio: Studio) ->
     assert Results(studio.world.engine).due() == []  # its numbers are kept and no longer read
     assert key in (await posts("list", "--state", "taken_down")).output
     assert key not in (await posts("list", "--state", "confirmed")).output
-    assert "videos.delete answered 204" in (await posts("show", key, "youtube")).output
+    assert " by ann: videos.delete answered 204" in (await posts("show", key, "youtube")).output
     [row] = studio.world.rows("SELECT state FROM phantoms.posts")
     assert row["state"] == "confirmed"
 
@@ -74,6 +74,10 @@ async def test_a_post_that_may_be_out_is_settled_before_it_is_taken_down(studio:
     key = await unknown(studio, "drop_after")
     refused = await posts("takedown", key, "youtube", "--yes")
     assert (refused.exit_code, f"phantoms posts show {key} youtube" in refused.output) == (2, True), refused.output
+    studio.world.write("UPDATE phantoms.posts SET state = 'handed_over'")
+    draft = (await posts("takedown", key, "youtube", "--yes")).output
+    assert "is a draft that waits for its creator" in draft
+    assert f"phantoms posts settle {key} youtube --not-there" in draft
 
 
 async def test_a_read_that_began_before_the_takedown_does_not_make_the_post_public_again(studio: Studio) -> None:

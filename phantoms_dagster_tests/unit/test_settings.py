@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from phantoms_dagster.cli.settings_problems import settings_problem
 from phantoms_dagster.registry.platforms import SPECS
 from phantoms_dagster.resilience.pools import DailyQuota, PoolLimits, Pools, Rate
 from phantoms_dagster.settings import RUNNING_FILE, Settings, grouped, load
@@ -127,3 +128,34 @@ def test_settings_are_read_again_when_the_environment_a_running_stack_or_a_secre
     assert look() == ("another", "redis://here", 7)
     running.unlink()
     assert look() == ("another", None, 7)
+
+
+@pytest.mark.parametrize("variable", ["PHANTOMS_YOUTUBE_BASE_URL", "PHANTOMS_TIKTOK_AUTHORIZE_URL", "PHANTOMS_OPENAI_BASE_URL"])
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ("http://api.example.com/v1", "should begin with https://, because keys are sent to it"),
+        ("http://8.8.8.8", "should begin with https://, because keys are sent to it"),
+        ("http://localhost.example.com", "should begin with https://, because keys are sent to it"),
+        ("ftp://api.example.com", "should be a URL that begins with https://"),
+        ("api.example.com", "should be a URL that begins with https://"),
+        ("http://[::1", "should be a URL that begins with https://"),
+        ("https://", "should be a URL that begins with https://"),
+        ("https://api.example.com/v1", None),
+        ("http://127.0.0.1:8080", None),
+        ("http://[::1]:8080", None),
+        ("http://192.168.1.7:11434/v1", None),
+        ("http://sandbox:8080", None),
+        ("http://models.lan", None),
+    ],
+)
+def test_keys_travel_without_encryption_only_on_this_machine_and_private_networks(
+    monkeypatch: pytest.MonkeyPatch, variable: str, given: str, refused: str | None
+) -> None:
+    monkeypatch.setenv(variable, given)
+    if refused is None:
+        Settings()
+        return
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert settings_problem(caught.value).split(": ", 1)[1].startswith(refused)

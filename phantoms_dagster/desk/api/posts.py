@@ -21,7 +21,10 @@ TAG = "posts"
 
 
 class PostResource(ApiModel):
-    """A post of the ledger. `now`: its state, or what happened to it since, such as `taken_down`, with `after_evidence`."""
+    """A post of the ledger. `now`: its state, or what happened to it since, such as `taken_down`.
+
+    `after_evidence`: how that is known. `after_by`: the person who did it, if one did.
+    """
 
     key: str
     platform: Platform
@@ -36,6 +39,7 @@ class PostResource(ApiModel):
     after: str | None
     after_at: datetime | None
     after_evidence: Masked | None
+    after_by: str | None
 
 
 class PostList(ApiModel):

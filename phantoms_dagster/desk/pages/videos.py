@@ -46,6 +46,7 @@ def video(visit: CurrentVisit, key: str) -> Response:
         captions={post["platform"]: _caption(story, post["platform"]) for post in story.posts if post["state"] == "handed_over"},
         handles=[(post, _handle(post["handle"])) for post in story.posts],
         out=all(found.state == "done" for name, found in row.stages.items() if STAGES[name].kind == "post"),
+        approved=(found := story.stages.get("approval")) is not None and found["state"] == "done",
         evidence=evidence_json,
         checks=_checks(visit, key),
     )

@@ -7,12 +7,12 @@ completions and finds them by metadata; no compatible server does. A server on t
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from phantoms_dagster.domain.addresses import is_private
+
 _OPENAI = ("openai.com", "openai.azure.com")
-_PRIVATE_SUFFIXES = (".local", ".internal", ".lan", ".home.arpa", ".localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,4 @@ def server_at(base_url: str, *, sandbox: bool = False) -> Server:
     host = (urlsplit(base_url).hostname or "").rstrip(".").casefold()
     if sandbox or any(host == name or host.endswith(f".{name}") for name in _OPENAI):
         return Server(openai=True, free=False, name="OpenAI")
-    return Server(openai=False, free=_is_private(host), name=f"the model server at {host or 'an unknown host'}")
-
-
-def _is_private(host: str) -> bool:
-    """Whether the host is this machine or on a private network. A name without a dot is a container's or a local host's."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return "." not in host or host.endswith(_PRIVATE_SUFFIXES)
-    return address.is_loopback or address.is_private or address.is_link_local
+    return Server(openai=False, free=is_private(host), name=f"the model server at {host or 'an unknown host'}")
