@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import typer
 from rich.table import Table
 
-from phantoms_dagster.cli.console import FAILED, err, out, plain, print_json, print_result, say
+from phantoms_dagster.cli.console import FAILED, err, if_interrupted, out, plain, print_json, print_result, say
 from phantoms_dagster.cli.opened import opened_services
 from phantoms_dagster.domain.accounts import CONNECTED, Account, Standing, as_used, standing
 from phantoms_dagster.domain.errors import InvalidInput, PhantomsError
@@ -116,10 +116,11 @@ def connect(
             say(f"{missing} yet: add it to `accounts` in channels.yaml", style="yellow", to=err)
         registered = connecting.redirect_uri
         there = urlsplit(registered or "http://127.0.0.1")
-        if paste or there.hostname not in ("127.0.0.1", "localhost"):
-            done = _pasted(connecting, registered, port)
-        else:
-            done = _by_browser(connecting, registered, port)
+        with if_interrupted(lambda: _left_over(connecting)):
+            if paste or there.hostname not in ("127.0.0.1", "localhost"):
+                done = _pasted(connecting, registered, port)
+            else:
+                done = _by_browser(connecting, registered, port)
         key = f"{connecting.platform}:{connecting.name}"
         fields = {"connected": key, "owner": done.owner.label, "subject": done.owner.subject, "warning": done.warning}
         print_result(fields, f"connected {key}: {done.owner.label} ({done.owner.subject})", as_json=as_json)
@@ -131,6 +132,13 @@ def connect(
         used = any(channel.accounts.get(connecting.platform) == connecting.name for channel in services.channels().values())
         if not used and not as_json:
             say(f"no channel posts to {key} yet: name it under `accounts` in channels.yaml")
+
+
+def _left_over(connecting: Connecting) -> str:
+    """What an interrupted attempt has left behind."""
+    if connecting.finishing:
+        return "the answer was being stored; `phantoms accounts` shows whether the account is connected"
+    return "nothing was stored"
 
 
 def _by_browser(connecting: Connecting, registered: str | None, port: int) -> Connected:

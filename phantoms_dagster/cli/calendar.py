@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from phantoms_dagster.cli.completion import complete_video
-from phantoms_dagster.cli.console import out, plain, print_json, print_result, report, say
+from phantoms_dagster.cli.console import out, plain, print_json, print_result, report, say, whole_number
 from phantoms_dagster.cli.guest_links import desk_address
 from phantoms_dagster.cli.opened import opened_services
 from phantoms_dagster.cli.people import actor
@@ -162,7 +162,10 @@ def show_feeds(as_json: AsJson = False) -> None:
 
 
 def revoke_feed(
-    number: Annotated[int, typer.Argument(help="The feed's id, as `phantoms calendar feed list` shows it")], as_json: AsJson = False
+    number: Annotated[
+        int, typer.Argument(parser=whole_number, metavar="ID", help="The feed's id, as `phantoms calendar feed list` shows it")
+    ],
+    as_json: AsJson = False,
 ) -> None:
     """Revoke a feed, so that its address no longer works."""
     with opened_services() as services:

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from phantoms_dagster.cli.entry import interrupted
+from phantoms_dagster.cli.entry import INTERRUPTED, READING, interrupted
 from phantoms_dagster.cli.sentence import WrappedText
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ def plain_errors() -> Iterator[None]:
         next_step = _NEXT_STEPS.get(error.errno or 0)
         _stop(f"{error.filename or 'the system'}: {error.strerror or error}{f'; {next_step}' if next_step else ''}", FAILED)
     except KeyboardInterrupt:
-        raise typer.Exit(interrupted(sys.argv[1:])) from None
+        code = interrupted(sys.argv[1:])
+        if code:
+            unchanged = ": nothing was changed" if READING.intersection(sys.argv[1:2]) else ""
+            err.print(f"\ninterrupted{unchanged}", markup=False, highlight=False)
+        raise typer.Exit(code) from None
     except Exception as error:
         from phantoms_dagster.registry.errors import CannotRegister  # noqa: PLC0415
 
@@ -88,6 +92,23 @@ def plain_errors() -> Iterator[None]:
         if found is None:
             raise
         _stop(*found)
+
+
+def whole_number(text: str) -> int:
+    """Read an id that a person typed. Typer's own message is about parsing."""
+    if not text.isascii() or not text.isdigit():
+        raise typer.BadParameter(f"{text!r} is not a number")
+    return int(text)
+
+
+@contextmanager
+def if_interrupted(said: Callable[[], str]) -> Iterator[None]:
+    """Say after Ctrl-C what became of the command, and end it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"\ninterrupted: {said()}", markup=False, highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def reader_gone(*_: object) -> NoReturn:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 INTERRUPTED = 130
 # These commands run until they are stopped, so Ctrl-C is their normal end, even while they are starting.
 STAYING = frozenset({"up", "watch", "sandbox", "desk", "metrics", "worker"})
+# These only read, so Ctrl-C leaves nothing half done.
+READING = frozenset({"doctor", "logs", "pools", "preflight", "settings", "show", "status"})
 _FOLLOW = frozenset({"--follow", "-f"})
 
 

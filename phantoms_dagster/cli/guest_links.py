@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from phantoms_dagster.cli.completion import complete_video
-from phantoms_dagster.cli.console import current, out, plain_errors, print_json, say
+from phantoms_dagster.cli.console import current, out, plain_errors, print_json, say, whole_number
 from phantoms_dagster.cli.people import actor
 from phantoms_dagster.cli.review import SHORTEST_HASH
 from phantoms_dagster.cli.times import local
@@ -84,7 +84,10 @@ def show(
 
 
 def revoke(
-    number: Annotated[int, typer.Argument(help="The link's id, as `phantoms guest-links list` shows it")], as_json: AsJson = False
+    number: Annotated[
+        int, typer.Argument(parser=whole_number, metavar="ID", help="The link's id, as `phantoms guest-links list` shows it")
+    ],
+    as_json: AsJson = False,
 ) -> None:
     """Revoke a link, so that it no longer works."""
     with _links() as (_, links):

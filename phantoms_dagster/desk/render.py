@@ -23,6 +23,7 @@ from phantoms_dagster.desk.platform_rules import platform_rules, screens
 from phantoms_dagster.desk.visits import FLASH, Visit, keep_cookie
 from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.domain.readable import readable
 from phantoms_dagster.store.pending import Pending
 from phantoms_dagster.wiring.endpoints import INTEGRATIONS
 
@@ -89,6 +90,7 @@ def environment() -> Environment:
         "link": link,
         "coded": coded,
         "platform_title": platform_title,
+        "readable": readable,
     }
     return made
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import WRITTEN_CHANNEL, Channel, Platform
 from phantoms_dagster.domain.platform_fields import platforms_with_a_key
@@ -249,8 +250,8 @@ def _slot_problems(channel: Channel) -> Iterator[tuple[Path, str]]:
                 if shared and (apart == 0 or apart < channel.min_distance_minutes):
                     yield (
                         ("slots", number),
-                        f"{slot.time} on {day} is {apart} minutes from the slot at {other.time} on {shared[0].title}, and "
-                        f"min_distance_minutes is {channel.min_distance_minutes}",
+                        f"{slot.time} on {day} is {counted(apart, 'minute')} from the slot at {other.time} on {shared[0].title}, "
+                        f"and min_distance_minutes is {channel.min_distance_minutes}",
                     )
                     break
             else:

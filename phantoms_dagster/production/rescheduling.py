@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from phantoms_dagster.domain.counting import counted
 from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.domain.posting_slots import DayLimit, PlannedPost, Quota
 from phantoms_dagster.production.stages.post import next_opening
@@ -57,7 +58,7 @@ def warnings(
         if taken is not None:
             minutes = round(abs(taken.at - goes) / timedelta(minutes=1))
             found.append(
-                f"On {platform.title} that is {minutes} minutes from “{taken.title}”, which goes out at "
+                f"On {platform.title} that is {counted(minutes, 'minute')} from “{taken.title}”, which goes out at "
                 f"{taken.at.astimezone(zone):%H:%M}. The channel wants {channel.min_distance_minutes} between two posts."
             )
         planned = [PlannedPost(one.account, one.at) for one in neighbours if one.platform is platform]

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from phantoms_dagster.domain.pacing import describe_waits
+from phantoms_dagster.domain.readable import readable
 
 MOST_EVENTS = 300
 
@@ -194,4 +195,4 @@ def _cause(row: Mapping[str, Any]) -> str:
 
 
 def _said(after: Mapping[str, Any] | None) -> str:
-    return ", ".join(f"{name} {value}" for name, value in (after or {}).items())[:300]
+    return ", ".join(f"{name} {readable(value)}" for name, value in (after or {}).items())[:300]

@@ -71,6 +71,7 @@ class Connecting:
         self._settings = services.settings
         self.platform = platform
         self.name = _checked(name) if name else self._only_name()
+        self.finishing = False  # whether an answer is being stored
         # The sandbox must not answer for a platform while its first account is being connected.
         self._endpoints = Endpoints(self._settings, lambda: {str(platform)})
         self._check_source()
@@ -134,6 +135,7 @@ class Connecting:
 
     def finish(self, attempt: Attempt, code: str) -> Connected:
         """Exchange the code, check permissions and owner, and store the tokens. Raises InvalidInput and ProviderError."""
+        self.finishing = True
         connected = asyncio.run(self._exchange(attempt, code))
         owner = connected.owner
         other = self._other_name(owner)

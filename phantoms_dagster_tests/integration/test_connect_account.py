@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -432,3 +433,11 @@ def test_a_check_says_the_command_that_helps_once(commands: Commands) -> None:
     said = commands.run("accounts", "check", "youtube:ocean", code=1)
     assert said.count("phantoms accounts connect youtube --name ocean") == 1
     assert "it ends on" not in said
+
+
+@pytest.mark.parametrize("paste", [(), ("--paste",)])
+def test_ctrl_c_while_the_owner_is_asked_says_that_nothing_was_stored(commands: Commands, paste: tuple[str, ...]) -> None:
+    process = commands.start("accounts", "connect", "youtube", *paste)
+    commands.page(process)
+    process.send_signal(signal.SIGINT)
+    assert "interrupted: nothing was stored" in commands.end(process, code=130)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from phantoms_dagster.desk.masking import masked
+from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster_tests.integration.desk_world import DeskWorld, open_desk
 from phantoms_dagster_tests.integration.test_desk_pipeline import fail, failed
 
@@ -152,3 +154,15 @@ async def test_a_form_can_say_that_an_unknown_post_is_not_there(world: DeskWorld
     assert (post["state"], post["handle"]) == ("intent", {})
     assert post["proof"] == "person: olga says it is not there: not in the app"
     assert (await operator.post(f"/videos/{key}/settle/nowhere", {"answer": "not there"})).status_code == 404
+
+
+async def test_stored_values_are_shown_as_words(world: DeskWorld) -> None:
+    [key] = await world.waiting()
+    booked = {"youtube": {"at": "2026-11-28T19:44:00+00:00", "state": "booked"}}
+    with world.world.engine.begin() as connection:
+        note(connection, [AuditEntry(Actor("ann", "desk"), "move in the calendar", key, before=None, after=booked)])
+    operator = await world.logged_in("olga", "operator")
+    for path in (f"/videos/{key}", "/audit"):
+        shown = html.unescape((await operator.get(path)).text)
+        assert "at 2026-11-28 19:44 UTC, state booked" in shown, path
+        assert "{'" not in shown, path
