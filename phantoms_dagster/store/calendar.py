@@ -24,7 +24,8 @@ _ENTRY = """v.key, v.title, v.channel, v.platforms, v.publish_at,
         (SELECT jsonb_object_agg(s.stage, jsonb_build_object('state', s.state, 'reason', s.reason))
             FROM phantoms.stages s
             WHERE s.video_id = v.id AND (s.stage LIKE '%/post' OR s.state IN ('failed', 'rejected'))) AS stages,
-        (SELECT jsonb_object_agg(p.platform, jsonb_build_object('at', p.published_at, 'url', p.url, 'account', p.account))
+        (SELECT jsonb_object_agg(p.platform, jsonb_build_object('at', p.published_at, 'url', p.url, 'account', p.account, 'after',
+                (SELECT h.state FROM phantoms.post_changes h WHERE h.post_id = p.id ORDER BY h.id DESC LIMIT 1)))
             FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate AND p.published_at IS NOT NULL) AS posts,
         (SELECT jsonb_object_agg(b.platform, jsonb_build_object('at', b.at, 'state', b.state, 'note', b.note))
             FROM phantoms.bookings b WHERE b.video_id = v.id) AS bookings"""
@@ -81,6 +82,8 @@ _CHANNELS = text("SELECT name, config FROM phantoms.channels ORDER BY name")
 class CalendarPost:
     """The state of a video's post on one platform. `at`, `url` and `account`: when, where and on which account it was published.
 
+    `after`: what happened to it since (see `domain.post_changes`); empty when nothing did.
+
     `booked_at` and `waits`: the time of its booking, and why it waits for a person (`missed`, `cancelled`, `repeat`; else empty).
     """
 
@@ -93,6 +96,7 @@ class CalendarPost:
     booked_at: datetime | None = None
     waits: str = ""
     note: str = ""
+    after: str = ""
 
     @property
     def booking(self) -> str:
@@ -123,8 +127,12 @@ class Scheduled:
 
     @property
     def planned_at(self) -> datetime | None:
-        """When its next post goes out by its bookings, or by its brief; None when it has no time."""
-        waiting = [one for one in self.outings if one.at is None and one.state != "done"]
+        """When its next post goes out by its bookings, or by its brief; None when it has no time.
+
+        Posts that wait for a person count only when all do.
+        """
+        waiting = [one for one in self.outings if one.platform in self.waits]
+        waiting = [one for one in waiting if not one.waits] or waiting
         return min((at for one in waiting if (at := one.booked_at or self.publish_at) is not None), default=self.publish_at)
 
     @property
@@ -152,6 +160,15 @@ class Scheduled:
         if len(why) == 1 and all(one.waits for one in self.outings):
             return next(iter(why))
         return "; ".join(f"{', '.join(titles)}: {reason}" for reason, titles in why.items())
+
+    @property
+    def since(self) -> str:
+        """What happened to its posts since they were published, such as "taken down (TikTok)"; empty when nothing did."""
+        found: dict[str, list[str]] = {}
+        for one in self.outings:
+            if one.after:
+                found.setdefault(one.after.replace("_", " "), []).append(one.platform.title)
+        return ", ".join(f"{state} ({', '.join(titles)})" for state, titles in found.items())
 
     @property
     def held(self) -> bool:
@@ -261,6 +278,7 @@ def _scheduled(row: RowMapping) -> Scheduled:
                 at=datetime.fromisoformat(post["at"]) if post else None,
                 url=post["url"] if post else None,
                 account=post["account"] if post else None,
+                after=(post["after"] or "") if post and post["after"] != "public" else "",
                 booked_at=datetime.fromisoformat(booked["at"]) if booked else None,
                 waits=booked["state"] if booked and booked["state"] != "booked" and not post else "",
                 note=booked["note"] if booked else "",

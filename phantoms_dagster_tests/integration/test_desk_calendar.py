@@ -410,6 +410,24 @@ async def test_a_video_is_in_the_calendar_at_each_time_at_which_its_posts_go_out
     page = (await browser.get(f"/calendar?from={at:%Y-%m-%d}&view=list")).text
     assert entries(page) == [(f"{at:%A} {at.day} {at:%B}", "YouTube"), (f"{later:%A} {later.day} {later:%B}", "TikTok")]
     assert page.count("<span>posted</span>") == 1
+    world.world.write(
+        "INSERT INTO phantoms.post_changes (post_id, at, state, evidence) SELECT id, now(), 'taken_down', '' FROM phantoms.posts"
+    )
+    page = (await browser.get(f"/calendar?from={at:%Y-%m-%d}&view=list")).text
+    assert page.count("<span>posted; taken down (YouTube)</span>") == 1
+    assert "taken down</span>" in (await browser.get(f"/calendar/{key}")).text
+
+
+async def test_a_video_goes_out_when_the_next_post_does_that_waits_for_nobody(world: DeskWorld) -> None:
+    key, at, later = await at_two_times(world)
+    world.world.write("UPDATE phantoms.bookings SET state = 'repeat' WHERE platform = 'youtube'")
+    video = world.desk.calendar.one(key)
+    assert video is not None
+    assert (video.planned_at, video.held) == (later, False)
+    world.world.write("UPDATE phantoms.bookings SET state = 'repeat'")
+    video = world.desk.calendar.one(key)
+    assert video is not None
+    assert (video.planned_at, video.held) == (at, True)
 
 
 async def test_moving_one_entry_of_a_video_leaves_its_other_posts(world: DeskWorld) -> None:

@@ -44,6 +44,7 @@ class CalendarPostResource(ApiModel):
     """A post of a video. `at` is when it was published, `booked_at` when it is booked.
 
     `waits` is why it waits for a person: missed, repeat or cancelled; empty when it does not. `note` says more.
+    `after` is what happened to it since it was published, such as taken_down; empty when nothing did.
     """
 
     platform: str
@@ -55,6 +56,7 @@ class CalendarPostResource(ApiModel):
     booked_at: datetime | None
     waits: str
     note: Masked
+    after: str
 
 
 class CalendarSlotResource(ApiModel):
