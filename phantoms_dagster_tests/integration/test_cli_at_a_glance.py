@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -70,11 +71,17 @@ def put(database: Engine, key: str, stage: str, state: str, output: object = Non
         connection.execute(text(statement), {**values, "stage": stage, "key": key})
 
 
+def sha_of(title: str) -> str:
+    """The hash that the file of a rendered video has in these tests."""
+    return hashlib.sha256(title.encode()).hexdigest()
+
+
 def rendered(database: Engine, title: str, *options: str) -> str:
     key = added(title, *options)
-    put(database, key, "script", "done", {"kind": "script", "script": SCRIPT, "model": "m"})
+    video = {**FILE, "sha256": sha_of(title)}
+    put(database, key, "script", "done", {"kind": "script", "script": {**SCRIPT, "caption": title}, "model": "m"})
     put(database, key, "voiceover", "done", {"kind": "voiceover"})
-    put(database, key, "rendered_video", "done", RENDERED)
+    put(database, key, "rendered_video", "done", {**RENDERED, "video": video})
     put(database, key, "approval", "ready")
     return key
 
@@ -321,7 +328,8 @@ def test_a_shell_completes_nothing_and_prints_nothing_without_a_database(
 
 
 def media_file(tmp_path: Path) -> Path:
-    path = tmp_path / "media" / SHA[:2] / f"{SHA[2:]}.mp4"
+    sha256 = sha_of("Sea")
+    path = tmp_path / "media" / sha256[:2] / f"{sha256[2:]}.mp4"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"data")
     return path

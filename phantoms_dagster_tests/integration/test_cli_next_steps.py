@@ -112,7 +112,7 @@ def test_status_says_which_videos_are_on_hold_by_whom_and_how_to_take_them_back(
 
 @pytest.mark.parametrize("everything", [False, True])
 def test_an_approval_says_of_each_video_what_of_its_script_is_not_in_the_master(database: Engine, everything: bool) -> None:
-    silent, plain = rendered(database, "Hearts"), rendered(database, "Honey")
+    silent, plain = rendered(database, "Hearts"), rendered(database, "Honey", caption="Sweet and sticky")
     put(database, silent, "script", "done", {"kind": "script", "script": SCRIPT, "model": "m", "removed": ["\u2603 snow"]})
     put(database, silent, "voiceover", "done", {**VOICE, "unspoken": ["\u5fc3\u81d3"]})
     put(database, silent, "rendered_video", "done", {**RENDERED, "not_shown": ["\u1234"]})

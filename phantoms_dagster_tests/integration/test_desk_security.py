@@ -18,7 +18,8 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster_tests.integration.desk_world import PASSWORD, TESTER, DeskWorld, master, open_desk
 
 OPEN = {"/health", "/static/{digest}/{name}", "/login", "/logout", "/media/{name}"}
-OPEN |= {"/guest/{secret}", "/calendar/{secret}.ics", "/login/oidc", "/login/oidc/back", "/provider-events/{integration}"}
+OPEN |= {"/guest/{secret}", "/calendar/{secret}.ics", "/login/oidc", "/login/oidc/back"}
+OPEN |= {"/provider-events/{integration}", "/provider-events/{integration}/{secret}"}
 EXAMPLES = {"key": "some-video", "number": "1", "digest": "0", "name": "desk.css"}
 
 
