@@ -16,7 +16,7 @@ from rich.table import Table
 
 from phantoms_dagster.cli.console import FAILED, err, if_interrupted, out, plain, print_json, print_result, say
 from phantoms_dagster.cli.opened import opened_services
-from phantoms_dagster.domain.accounts import CONNECTED, Account, Standing, as_used, standing
+from phantoms_dagster.domain.accounts import CONNECTED, Account, Standing, as_used, short_subject, standing
 from phantoms_dagster.domain.errors import InvalidInput, PhantomsError
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from phantoms_dagster.wiring.key_checks import Finding
 
 ANSWER_SECONDS = 600.0
-LONGEST_SUBJECT = 26  # YouTube's have 24 characters, TikTok's 36
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 AccountKey = Annotated[str, typer.Argument(metavar="PLATFORM:NAME", help="The account, such as youtube:main")]
 
@@ -117,13 +116,14 @@ def connect(
         registered = connecting.redirect_uri
         there = urlsplit(registered or "http://127.0.0.1")
         with if_interrupted(lambda: _left_over(connecting)):
-            if paste or there.hostname not in ("127.0.0.1", "localhost"):
+            # This machine answers plain http only.
+            if paste or there.scheme != "http" or there.hostname not in ("127.0.0.1", "localhost"):
                 done = _pasted(connecting, registered, port)
             else:
                 done = _by_browser(connecting, registered, port)
         key = f"{connecting.platform}:{connecting.name}"
         fields = {"connected": key, "owner": done.owner.label, "subject": done.owner.subject, "warning": done.warning}
-        print_result(fields, f"connected {key}: {done.owner.label} ({done.owner.subject})", as_json=as_json)
+        print_result(fields, f"connected {key}: {done.owner.label} ({short_subject(done.owner.subject)})", as_json=as_json)
         if done.warning and not as_json:
             say(done.warning, style="yellow")
         found = next((a for a in Accounts(services.engine).all() if a.key == key and not a.gateway), None)
@@ -327,9 +327,7 @@ def _whose(one: _Listed) -> str:
     account = one.account
     if account.subject is None:
         return "none, because the sandbox answers" if one.sandboxed else "not asked yet"
-    # A long id would take most of the line. `--json` has all of it.
-    subject = account.subject if len(account.subject) <= LONGEST_SUBJECT else f"{account.subject[:8]}…"
-    return f"{account.label} ({subject})"
+    return f"{account.label} ({short_subject(account.subject)})"
 
 
 def _source(one: _Listed) -> str:

@@ -15,6 +15,7 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Channel, Platform
 
+LONGEST_SUBJECT = 26  # YouTube's have 24 characters, TikTok's 36
 ACTIVE = "active"
 DISCONNECTED = "disconnected"
 MISMATCH = "mismatch"
@@ -84,6 +85,11 @@ EXPIRING_WITHIN = timedelta(days=7)
 def connect_command(platform: Platform, name: str) -> str:
     """The command that connects the account."""
     return f"phantoms accounts connect {platform} --name {name}"
+
+
+def short_subject(subject: str) -> str:
+    """The owner's id for a line of text, which a long one would fill. `phantoms accounts --json` has all of it."""
+    return subject if len(subject) <= LONGEST_SUBJECT else f"{subject[:8]}…"
 
 
 def as_used(accounts: Iterable[Account], gateways: Mapping[tuple[Platform, str], str]) -> list[Account]:

@@ -94,6 +94,18 @@ class Appearance:
     screen: str | None = None
 
 
+@dataclass(frozen=True)
+class SandboxApp:
+    """The app that a platform's stand-in knows from the start. Accounts that are connected with it are in the sandbox.
+
+    `addresses`: the settings that are in the sandbox then, unless a person sets them: paths after the sandbox's address, or whole
+    addresses.
+    """
+
+    client_id: str
+    addresses: Mapping[str, str]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IntegrationSpec:
     """What platforms and providers have in common.
@@ -130,8 +142,8 @@ class PlatformSpec(IntegrationSpec):
     `settings`: a remote platform has at least `token` and `base_url`. `channel_key`: its own key of a channel. `usual`: it is
     offered, and its stand-in runs, even before a channel names it. `late_ids`: it may publish a post before it assigns the public
     id; the rule tells which posts lack it. `gateway`: the provider that publishes the posts whose route is `GATEWAY`. `post_forms`:
-    how people name a post of it. `roomy`: settings of its stand-in with which a demonstration can post more than the real platform
-    allows.
+    how people name a post of it. `sandbox_app`: the app that its stand-in knows. `roomy`: settings of its stand-in with which a
+    demonstration can post more than the real platform allows.
     """
 
     words: WordRules
@@ -143,5 +155,6 @@ class PlatformSpec(IntegrationSpec):
     late_ids: LateIdRule | None = None
     gateway: str | None = None
     post_forms: tuple[PostForm, ...] = ()
+    sandbox_app: SandboxApp | None = None
     roomy: Mapping[str, int] = field(default_factory=dict)
     look: Appearance = Appearance()

@@ -84,7 +84,7 @@ class Connecting:
     @property
     def redirect_uri(self) -> str | None:
         """The redirect URI that the settings say was registered."""
-        found: str | None = self._settings.of(self.platform, "redirect_uri")
+        found: str | None = self._endpoints.setting(str(self.platform), "redirect_uri")
         return found
 
     def begin(self, redirect_uri: str) -> Attempt:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -17,7 +18,7 @@ from phantoms_dagster.registry import integrations as registered
 from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.registry.provider_spec import ProviderSpec
 from phantoms_dagster.registry.providers import GATEWAYS, KINDS, RENDERERS, VOICES, WRITERS, ProviderKind
-from phantoms_dagster.registry.spec import IntegrationSpec
+from phantoms_dagster.registry.spec import IntegrationSpec, PlatformSpec
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.settings.leaves import leaves
 from phantoms_dagster.settings.sources import SECRET_BYTES
@@ -190,7 +191,8 @@ class Endpoints:
         """The integrations that the sandbox answers for."""
         if self._settings.sandbox.mode == "off":
             return []
-        return [name for name in INTEGRATIONS if self.used(name) and spec_of(name).sandbox is not None and self.sandboxed(name)]
+        used = [name for name in INTEGRATIONS if self.used(name) and spec_of(name).sandbox is not None]
+        return [name for name in used if self.sandboxed(name) or self.with_sandbox_app(name)]
 
     def used(self, integration: str) -> bool:
         """Whether a provider is chosen, a gateway or a platform is named by a channel, or a platform is usual."""
@@ -204,7 +206,25 @@ class Endpoints:
         """The base URL for the adapter."""
         if self.sandboxed(integration):
             return self.sandbox_url + spec_of(integration).sandbox_path
-        return str(self._settings.of(integration, "base_url"))
+        return str(self.setting(integration, "base_url"))
+
+    def with_sandbox_app(self, integration: str) -> bool:
+        """Whether its accounts are connected with the app of the sandbox, so that they are in the sandbox themselves."""
+        spec = spec_of(integration)
+        app = spec.sandbox_app if isinstance(spec, PlatformSpec) else None
+        return app is not None and self._settings.of(integration, "client_id") == app.client_id
+
+    def setting(self, integration: str, name: str) -> Any:
+        """A setting of a platform or provider. With the app of the sandbox, the addresses that nobody set are the sandbox's."""
+        value, spec = self._settings.of(integration, name), spec_of(integration)
+        if not self.with_sandbox_app(integration) or value != spec.settings[name].default:
+            return value
+        assert isinstance(spec, PlatformSpec), "only platforms have an app in the sandbox"
+        assert spec.sandbox_app is not None, "its accounts are connected with it"
+        address = spec.sandbox_app.addresses.get(name)
+        if address is None:
+            return value
+        return address if "://" in address else self.sandbox_url + address
 
     @property
     def sandbox_url(self) -> str:

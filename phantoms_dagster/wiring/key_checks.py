@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from phantoms_dagster.domain.accounts import connect_command
+from phantoms_dagster.domain.accounts import connect_command, short_subject
 from phantoms_dagster.domain.errors import Barred, Disconnected, InvalidInput, PhantomsError, ProviderError, Transient
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
@@ -87,7 +87,7 @@ def ask_account(
     async def ask() -> list[Finding]:
         facts = await check_token(settings, endpoints, platform, account, place, route=route, own=own)
         routes = [] if own or facts.missing is None else route_findings(endpoints, platform, check, route, facts.missing)
-        owner = f"{facts.owner.label} ({facts.owner.subject})" if facts.owner else "the token is accepted"
+        owner = f"{facts.owner.label} ({short_subject(facts.owner.subject)})" if facts.owner else "the token is accepted"
         if facts.missing is None:
             found = f"{owner}; its scopes could not be checked: this host does not report them"
             return [Finding(check, "note", found, "if posts are refused, compare its scopes with docs/accounts.md"), *routes]

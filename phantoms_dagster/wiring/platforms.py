@@ -74,7 +74,7 @@ class Toolbox:
             clock=self._clock,
             sandbox=asked and endpoints.sandboxed(name),
             max_wait=self._settings.pacing.max_wait_seconds,
-            setting=lambda setting: getattr(self._settings.platform(name), setting),
+            setting=lambda setting: endpoints.setting(name, setting),
             secret=lambda setting: endpoints.secret_of(name, setting),
             folder=self._settings.paths.home.expanduser().absolute(),
             service=lambda provider: service_tools(self._settings, endpoints, provider, self._clients[provider], self._clock),

@@ -441,3 +441,12 @@ def test_ctrl_c_while_the_owner_is_asked_says_that_nothing_was_stored(commands: 
     commands.page(process)
     process.send_signal(signal.SIGINT)
     assert "interrupted: nothing was stored" in commands.end(process, code=130)
+
+
+def test_an_https_redirect_to_this_machine_is_pasted_because_nothing_answers_it_there(commands: Commands) -> None:
+    """The command waited for ten minutes for an answer that a browser could not bring."""
+    address = "https://localhost:8400/callback/"
+    process = commands.start("accounts", "connect", "instagram", PHANTOMS_INSTAGRAM_REDIRECT_URI=address)
+    asked = {key: values[0] for key, values in parse_qs(urlsplit(commands.page(process)).query).items()}
+    said = commands.end(process, f"{address}?{urlencode({'state': asked['state'], **CODE})}\n")
+    assert "connected instagram:shore" in said

@@ -45,9 +45,6 @@ def app(sandbox: Running) -> dict[str, Any]:
         "sandbox_url": sandbox.url,
         "youtube_client_id": CLIENT_ID,
         "youtube_client_secret": SecretStr(CLIENT_SECRET),
-        "youtube_base_url": sandbox.url,
-        "youtube_token_url": sandbox.url,
-        "youtube_authorize_url": f"{sandbox.url}/o/oauth2/v2/auth",
     }
 
 

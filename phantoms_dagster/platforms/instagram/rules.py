@@ -13,7 +13,7 @@ from phantoms_dagster.platforms.instagram.choices import CHANNEL_KEY
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, HOUR, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import SANDBOX, Appearance, PlatformSpec, PostForm, Setting, WordRules
+from phantoms_dagster.registry.spec import SANDBOX, Appearance, PlatformSpec, PostForm, SandboxApp, Setting, WordRules
 
 PLATFORM = PlatformSpec(
     name="instagram",
@@ -24,6 +24,16 @@ PLATFORM = PlatformSpec(
     adapters="phantoms_dagster.platforms.instagram.adapters",
     sandbox="phantoms_dagster.sandbox.instagram.routes",
     sandbox_path="/instagram",
+    sandbox_app=SandboxApp(
+        "1234567890123456",
+        {
+            "authorize_url": "/instagram/oauth/authorize",
+            "token_url": "/instagram",
+            "base_url": "/instagram",
+            "upload_url": "/instagram/rupload",
+            "redirect_uri": "https://localhost:8400/callback/",
+        },
+    ),
     events="phantoms_dagster.platforms.instagram.events",
     words=WordRules(room=2_200, titled=False, repeats=True),
     channel_key=CHANNEL_KEY,

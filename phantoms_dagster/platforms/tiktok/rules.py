@@ -13,7 +13,7 @@ from phantoms_dagster.platforms.tiktok.routes import CREATORS_CHOICE
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import DAY, MINUTE, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import SANDBOX, Appearance, LateIdRule, PlatformSpec, PostForm, Setting, WordRules
+from phantoms_dagster.registry.spec import SANDBOX, Appearance, LateIdRule, PlatformSpec, PostForm, SandboxApp, Setting, WordRules
 
 PLATFORM = PlatformSpec(
     name="tiktok",
@@ -34,6 +34,7 @@ PLATFORM = PlatformSpec(
     adapters="phantoms_dagster.platforms.tiktok.adapters",
     sandbox="phantoms_dagster.sandbox.tiktok.routes",
     sandbox_path="/tiktok",
+    sandbox_app=SandboxApp("sandbox-client-key", {"authorize_url": "/tiktok/v2/auth/authorize/", "base_url": "/tiktok"}),
     events="phantoms_dagster.platforms.tiktok.events",
     # Lengths are in UTF-16 units. The privacy has no default: the channel must choose it, or the post is refused.
     words=WordRules(

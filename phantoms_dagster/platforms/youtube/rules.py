@@ -14,7 +14,7 @@ from phantoms_dagster.platforms.youtube.choices import CHANNEL_KEY
 from phantoms_dagster.registry.media import MediaLimits
 from phantoms_dagster.registry.pools import MINUTE, PACIFIC, DailyQuota, PoolLimits, Rate
 from phantoms_dagster.registry.routes import Route
-from phantoms_dagster.registry.spec import SANDBOX, Appearance, PlatformSpec, PostForm, Setting, WordRules
+from phantoms_dagster.registry.spec import SANDBOX, Appearance, PlatformSpec, PostForm, SandboxApp, Setting, WordRules
 
 _NO_BRACKETS = str.maketrans({"<": "\u2039", ">": "\u203a"})
 PLATFORM = PlatformSpec(
@@ -26,6 +26,10 @@ PLATFORM = PlatformSpec(
     adapters="phantoms_dagster.platforms.youtube.adapters",
     sandbox="phantoms_dagster.sandbox.youtube.routes",
     sandbox_path="",
+    sandbox_app=SandboxApp(
+        "1234567890-sandbox.apps.googleusercontent.com",
+        {"authorize_url": "/o/oauth2/v2/auth", "token_url": "", "base_url": ""},
+    ),
     # A description's length is in bytes. YouTube refuses < and >; single guillemets replace them.
     words=WordRules(room=5_000, size=lambda text: len(text.encode()), clean=lambda text: text.translate(_NO_BRACKETS)),
     # Only a vertical or square video of at most three minutes becomes a Short.
