@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, Field, create_model
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from phantoms_dagster.domain.addresses import service_url
+from phantoms_dagster.registry.addresses import service_url
 from phantoms_dagster.registry.errors import CannotRegister
 from phantoms_dagster.registry.platforms import SPECS as PLATFORMS
 from phantoms_dagster.registry.providers import PROVIDERS

@@ -217,7 +217,7 @@ def test_a_refused_connection_is_the_networks_trouble(tmp_path: Path) -> None:
 
 
 def test_a_host_name_that_does_not_resolve_is_a_fault_of_the_network(tmp_path: Path) -> None:
-    each_cannot_be_reached(doctor(elsewhere(tmp_path, "http://nobody.invalid")), "cannot be resolved (DNS)")
+    each_cannot_be_reached(doctor(elsewhere(tmp_path, "https://nobody.invalid")), "cannot be resolved (DNS)")
 
 
 def test_a_host_without_tls_is_the_networks_trouble(tmp_path: Path, plain_text: str) -> None:

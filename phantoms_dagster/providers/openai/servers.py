@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from phantoms_dagster.domain.addresses import is_private
+from phantoms_dagster.registry.addresses import is_private
 
 _OPENAI = ("openai.com", "openai.azure.com")
 
