@@ -230,7 +230,7 @@ async def test_an_event_of_an_instagram_account_makes_its_open_posts_due_and_no_
     mine, other = await deferred_post(world, "instagram", account="mine"), await deferred_post(world, "instagram", account="other")
     world.world.write(
         """INSERT INTO phantoms.accounts (platform, name, subject) VALUES ('instagram', 'mine', '1789'), ('instagram', 'other', '8')
-            ON CONFLICT (platform, name) DO UPDATE SET subject = excluded.subject"""
+            ON CONFLICT (platform, name, gateway) DO UPDATE SET subject = excluded.subject"""
     )
     for number, due in enumerate(([], [mine])):  # not within the first minute: comments may come every second
         body = json.dumps({"object": "instagram", "entry": [{"id": "1789", "time": number, "changes": []}]}).encode()
