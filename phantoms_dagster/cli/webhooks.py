@@ -187,7 +187,7 @@ def deliver() -> None:
 
 
 def _one(store: Webhooks, settings: Settings, number: int, *, as_json: bool) -> None:
-    from phantoms_dagster.providers.webhooks import payload  # noqa: PLC0415 - the other commands need no HTTP client
+    from phantoms_dagster.providers.webhook_payloads import payload  # noqa: PLC0415 - the other commands need no payload
     from phantoms_dagster.wiring.addresses import desk_url  # noqa: PLC0415
 
     found, attempts = store.delivery(number)

@@ -20,25 +20,11 @@ from standardwebhooks import Webhook
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.retry_after import retry_after
 from phantoms_dagster.domain.webhooks import Targets, address_of, check_url, refused
-from phantoms_dagster.domain.webhooks import body as body_of
 from phantoms_dagster.providers.redaction import redact
 
 MOST_BODY = 65_536
 AGENT = "phantoms-webhooks/1"
 GONE = 410
-
-
-def payload(kind: str, at: datetime, data: dict[str, Any], desk_url: str) -> str:
-    """The JSON body for an event. Secrets are removed, in case a provider's message contained one."""
-    return body_of(kind, at, {name: _without_secrets(part) for name, part in data.items()}, desk_url)
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {name: _without_secrets(part) for name, part in value.items()}
-    return [_without_secrets(part) for part in value] if isinstance(value, list) else value
 
 
 class WebhookAnswer(NamedTuple):

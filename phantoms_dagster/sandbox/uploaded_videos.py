@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-import av
-from av.error import FFmpegError
-
 from phantoms_dagster.sandbox.core import Sandbox
 
 IN_MEMORY_BYTES = 8 << 20
@@ -102,6 +99,10 @@ def intake(sandbox: Sandbox, name: str) -> Intake:
 def read_video(file: BinaryIO, size: int) -> VideoFacts | None:
     """The properties of a seekable file of `size` bytes; None if ffmpeg finds no video in it."""
     brand, order, edited = _boxes_of(file, size)
+    # PyAV takes 16 MB, and a sandbox that gets no video does without it.
+    import av  # noqa: PLC0415
+    from av.error import FFmpegError  # noqa: PLC0415
+
     file.seek(0)
     try:
         # A wrapper without `name`, which PyAV would use as a path.

@@ -1,15 +1,22 @@
 """Encrypts the tokens of accounts. `wiring.token_keys` says where the keys are.
 
 Tokens are encrypted with the first key. Each key decrypts what it encrypted, so a key can be replaced without losing a token.
+`cryptography` takes 6 MB and is imported with the first token, because most processes read none.
 """
 
 from __future__ import annotations
 
+import base64
+import secrets
 from collections.abc import Callable, Sequence
-
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from typing import TYPE_CHECKING
 
 from phantoms_dagster.domain.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
+
+KEY_BYTES = 32
 
 
 class WrongKey(InvalidInput):
@@ -49,6 +56,8 @@ class Vault:
         return self._keys
 
     def _tried(self, work: Callable[[MultiFernet], bytes]) -> bytes:
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415
+
         try:
             return work(self._current())
         except InvalidToken:
@@ -64,11 +73,13 @@ class Vault:
 
 
 def new_key() -> str:
-    """A new key."""
-    return Fernet.generate_key().decode()
+    """A new key, in the form of `Fernet.generate_key`."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
 
 
 def _fernet(keys: Sequence[str], where: str) -> MultiFernet:
+    from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415
+
     try:
         return MultiFernet([Fernet(key) for key in keys])
     except ValueError:

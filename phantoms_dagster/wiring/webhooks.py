@@ -23,7 +23,8 @@ from phantoms_dagster.domain import webhooks
 from phantoms_dagster.domain.errors import PhantomsError, StoreAway
 from phantoms_dagster.domain.webhooks import RetrySchedule, WebhookEvent
 from phantoms_dagster.providers.redaction import redact
-from phantoms_dagster.providers.webhooks import WebhookSender, payload
+from phantoms_dagster.providers.webhook_payloads import payload
+from phantoms_dagster.providers.webhooks import WebhookSender
 from phantoms_dagster.resilience.wire import tls
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.away import in_words, is_away

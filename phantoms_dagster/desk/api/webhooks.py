@@ -30,7 +30,7 @@ from phantoms_dagster.desk.pages.webhooks import store_of
 from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.webhooks import LONGEST_URL, OLD_SECRET_HOURS
-from phantoms_dagster.providers.webhooks import payload
+from phantoms_dagster.providers.webhook_payloads import payload
 from phantoms_dagster.store import webhooks as store
 from phantoms_dagster.store.answers import Answers, StoredAnswer
 from phantoms_dagster.store.users import digest

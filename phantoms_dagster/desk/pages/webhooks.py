@@ -12,7 +12,7 @@ from phantoms_dagster.desk.render import count, page, redirect_to
 from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.webhooks import EVENTS
-from phantoms_dagster.providers.webhooks import payload
+from phantoms_dagster.providers.webhook_payloads import payload
 from phantoms_dagster.store.webhooks import NEWEST, STATES, Webhooks
 from phantoms_dagster.wiring.addresses import desk_url
 

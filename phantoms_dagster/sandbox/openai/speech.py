@@ -10,7 +10,6 @@ import io
 import wave
 from typing import Any
 
-import av
 from aiohttp import web
 
 from phantoms_dagster.sandbox.core import Sandbox
@@ -87,6 +86,8 @@ def tone(seconds: float, kind: str) -> bytes:
             sound.setframerate(SAMPLE_RATE)
             sound.writeframes(samples.tobytes())
         return file.getvalue()
+    import av  # noqa: PLC0415 - it takes 16 MB, and few sandboxes encode speech
+
     _, container, codec = FORMATS[kind]
     with av.open(file, "w", format=container) as output:
         stream: Any = output.add_stream(codec, rate=SAMPLE_RATE, layout="mono")
