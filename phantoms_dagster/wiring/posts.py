@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.models import Platform
@@ -19,9 +19,11 @@ from phantoms_dagster.store.post_changes import PostChanges
 from phantoms_dagster.store.posts import LedgerPost, Posts
 from phantoms_dagster.store.reconciliation import Reconciliation, SeenPost
 from phantoms_dagster.wiring.endpoints import gateway_of
-from phantoms_dagster.wiring.pipeline import Pipeline, open_pipeline
 from phantoms_dagster.wiring.platforms import can
 from phantoms_dagster.wiring.services import Services
+
+if TYPE_CHECKING:
+    from phantoms_dagster.wiring.pipeline import Pipeline
 
 T = TypeVar("T")
 
@@ -133,6 +135,8 @@ def check_place(services: Services, post: LedgerPost) -> None:
 
 def with_pipeline(services: Services, work: Callable[[Pipeline], Awaitable[T]]) -> T:
     """Run `work` with a pipeline of its own, on an event loop of its own: threads of the desk may do so side by side."""
+    # It imports every provider, which takes 75 MB. The desk shows its pages without it.
+    from phantoms_dagster.wiring.pipeline import open_pipeline  # noqa: PLC0415
 
     async def run() -> T:
         async with open_pipeline(services.settings, services.endpoints, services.clock, services.database_url) as pipeline:
