@@ -285,7 +285,8 @@ class _Listed:
 
 def _listed(services: Services) -> list[_Listed]:
     """All accounts. While channels.yaml cannot be used, they are shown without their routes."""
-    named, routes = _named(services), {} if _named(services) is None else services.routes()
+    named = _named(services)
+    routes = {} if named is None else services.routes()
     gateways = {key: gateway_of(key[0]) for key, way in routes.items() if way == GATEWAY}
     found = []
     for account in as_used(Accounts(services.engine).all(), gateways):

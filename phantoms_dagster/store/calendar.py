@@ -44,16 +44,20 @@ _BETWEEN = text(
 )
 # Only the times of videos. A video is at each time for which posts of it are booked, and at its first published post.
 _MINE = "v.retired_at IS NULL AND (:channel = '' OR v.channel = :channel)"
+# A video is at the time of its brief while a post that is not out has no booking. A booking counts, whatever the brief says.
 _PLANNED = text(
     f"""
-    SELECT v.id, v.key, v.channel, v.publish_at,
-        (SELECT min(p.published_at) FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate) AS out_at
+    SELECT v.id, v.key, v.channel, v.publish_at, CASE WHEN NOT EXISTS (SELECT FROM phantoms.bookings b WHERE b.video_id = v.id)
+        THEN (SELECT min(p.published_at) FROM phantoms.posts p WHERE p.video_id = v.id AND NOT p.duplicate) END AS out_at
     FROM phantoms.videos v WHERE v.publish_at >= :low AND v.publish_at < :high AND {_MINE}
-        AND NOT EXISTS (SELECT FROM phantoms.bookings b WHERE b.video_id = v.id)
+        AND (NOT EXISTS (SELECT FROM phantoms.bookings b WHERE b.video_id = v.id)
+            OR EXISTS (SELECT FROM unnest(v.platforms) AS w(name)
+                WHERE NOT EXISTS (SELECT FROM phantoms.bookings b WHERE b.video_id = v.id AND b.platform = w.name)
+                AND NOT EXISTS (SELECT FROM phantoms.posts p WHERE p.video_id = v.id AND p.platform = w.name
+                    AND NOT p.duplicate AND p.published_at IS NOT NULL)))
     ORDER BY v.publish_at LIMIT :most
     """
 )
-# The bookings of a video count, whatever its brief says.
 _BOOKED = text(
     f"""
     SELECT DISTINCT v.id, v.key, v.channel, b.at AS publish_at, NULL::timestamptz AS out_at
@@ -139,7 +143,8 @@ class Scheduled:
     def parts(self) -> tuple[Scheduled, ...]:
         """The video once for each time in the calendar, with the posts of that time. Posts that are out share the first one's time.
 
-        A post without a booking shares the time of the first that has one. A video without bookings has one part.
+        A post without a booking has the time of the brief, or else that of the first booked post. A video without bookings has one
+        part.
         """
         if all(one.booked_at is None for one in self.outings):
             return (self,)
@@ -147,7 +152,7 @@ class Scheduled:
         first = self.planned_at
         times: dict[datetime | None, list[CalendarPost]] = {}
         for one in self.outings:
-            times.setdefault((one.booked_at or first) if one.platform in waiting else None, []).append(one)
+            times.setdefault((one.booked_at or self.publish_at or first) if one.platform in waiting else None, []).append(one)
         return tuple(replace(self, outings=tuple(posts)) for posts in times.values())
 
     @property

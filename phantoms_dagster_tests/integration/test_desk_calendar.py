@@ -430,6 +430,17 @@ async def test_a_video_goes_out_when_the_next_post_does_that_waits_for_nobody(wo
     assert (video.planned_at, video.held) == (at, True)
 
 
+async def test_a_post_without_a_booking_keeps_the_time_of_the_brief_when_another_one_is_booked(world: DeskWorld) -> None:
+    fixed, moved = datetime(YEAR, 7, 1, 12, tzinfo=UTC), datetime(YEAR, 7, 3, 15, tzinfo=UTC)
+    [key] = world.world.add(1, platforms=(Platform("youtube"), Platform("tiktok")), publish_at=fixed)
+    BookingChanges(world.world.engine).move(key, moved, Actor("ann", "cli"), platforms=[Platform("tiktok")])
+    browser = await world.logged_in("rita")
+    page = (await browser.get(f"/calendar?from={YEAR}-07-01&view=list")).text
+    assert entries(page) == [(f"{fixed:%A} 1 July", "YouTube"), (f"{moved:%A} 3 July", "TikTok")]
+    again = {"on": "youtube", "was": fixed.isoformat(), "at": f"{YEAR}-07-02T12:00"}
+    assert (await browser.post(f"/calendar/{key}/move", again)).status_code == 303
+
+
 async def test_moving_one_entry_of_a_video_leaves_its_other_posts(world: DeskWorld) -> None:
     key, at, later = await at_two_times(world)
     browser = await world.logged_in("rita")

@@ -81,7 +81,7 @@ class CalendarEntry:
 
     @property
     def was(self) -> str:
-        """The time to which a move refers, as forms send it back: that of its bookings, or of the video's brief."""
+        """The time that a person saw, as forms send it back: the time of its bookings, or of the video's brief."""
         return _stamp(self.video.planned_at if self.partial else self.video.publish_at)
 
     @property
@@ -274,7 +274,8 @@ def _move_part(visit: Visit, video: Scheduled, part: Scheduled, at: datetime, fo
 
 def move_posts(visit: Visit, part: Scheduled, at: datetime, was: datetime | None) -> Changed:
     """Move these posts of a video. Raises ChangedMeanwhile when one is no longer booked for `was`, unless that is None."""
-    if was is not None and any((one.booked_at or part.publish_at) != was for one in part.outings):
+    times = {one.booked_at or part.publish_at for one in part.outings} - {None}
+    if was is not None and times != {was}:
         raise ChangedMeanwhile(
             f"Somebody else moved {part.title} in the meantime. Nothing was changed; look at the calendar again."
         )

@@ -18,7 +18,7 @@ from phantoms_dagster.platforms.instagram.reel import terms_of
 
 # The number that gateways name. Instagram's own pages no longer do, so fewer followers are only worth a note.
 TRIAL_FOLLOWERS = 1_000
-# The ends of a token of Facebook Login: its own, and that of the person's consent to the app's use of their data (90 days).
+# When a token of Facebook Login ends, and when the person's consent to the use of their data ends (after 90 days).
 _ENDS = ("expires_at", "data_access_expires_at")
 
 

@@ -278,7 +278,7 @@ class UploadPostPost:
         return None
 
     def _refused(self, record: PostRecord, post: GatewayPost, seen: RequestStatus) -> NotPublished | None:
-        """The platform took nothing, so another run may follow. None, or NotYet, while the answer may be that of the run before."""
+        """The platform took nothing, so another run may follow. None, or NotYet, while Upload-Post may still show the run before."""
         title, now = self._job.platform.title, self._clock.now()
         if post.retried_at is not None and (left := (post.retried_at + FINAL_FOR - now).total_seconds()) > 0:
             if self._accepted:
@@ -329,7 +329,7 @@ class UploadPostPost:
         )
 
     def _published(self, post: GatewayPost, seen: RequestStatus) -> RemoteId:
-        """The published post. Its id is the platform's public one, if Upload-Post knows it by now, or that of the request.
+        """The published post. Its id is the platform's public id if Upload-Post knows it by now, else the request's id.
 
         A post that the platform does not list keeps the request's id, or it would soon count as gone.
         """
