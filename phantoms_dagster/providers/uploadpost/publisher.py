@@ -278,7 +278,7 @@ class UploadPostPost:
         return None
 
     def _refused(self, record: PostRecord, post: GatewayPost, seen: RequestStatus) -> NotPublished | None:
-        """The platform took nothing, so another run may follow. None, or NotYet, while Upload-Post may still show the run before."""
+        """The platform took nothing, so another run may follow. None or NotYet while Upload-Post may still show the run before."""
         title, now = self._job.platform.title, self._clock.now()
         if post.retried_at is not None and (left := (post.retried_at + FINAL_FOR - now).total_seconds()) > 0:
             if self._accepted:
