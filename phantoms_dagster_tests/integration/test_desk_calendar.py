@@ -437,6 +437,9 @@ async def test_a_post_without_a_booking_keeps_the_time_of_the_brief_when_another
     browser = await world.logged_in("rita")
     page = (await browser.get(f"/calendar?from={YEAR}-07-01&view=list")).text
     assert entries(page) == [(f"{fixed:%A} 1 July", "YouTube"), (f"{moved:%A} 3 July", "TikTok")]
+    BookingChanges(world.world.engine).move(key, fixed - timedelta(hours=2), Actor("ann", "cli"), platforms=[Platform("tiktok")])
+    page = (await browser.get(f"/calendar?from={YEAR}-07-01&view=list")).text
+    assert entries(page) == [(f"{fixed:%A} 1 July", "TikTok"), (f"{fixed:%A} 1 July", "YouTube")]
     again = {"on": "youtube", "was": fixed.isoformat(), "at": f"{YEAR}-07-02T12:00"}
     assert (await browser.post(f"/calendar/{key}/move", again)).status_code == 303
 
