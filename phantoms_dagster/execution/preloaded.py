@@ -30,6 +30,7 @@ from typing import Any
 
 from setproctitle import getproctitle, setproctitle
 
+from phantoms_dagster.execution.fork_memory import prepare_for_forks
 from phantoms_dagster.execution.preload import MODULE, load
 from phantoms_dagster.execution.processes import die_with
 from phantoms_dagster.private import dagster as private
@@ -211,9 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         importlib.import_module(name)
     load(given.module)
     gc.enable()
-    gc.collect()
-    # Everything loaded so far stays forever. The collector would write to its memory pages and so unshare them.
-    gc.freeze()
+    prepare_for_forks()
     wait_calmly(GRPC_WAIT_SECONDS)
     program = ForkServer(socket.socket(fileno=CHANNEL)).serve()
     code = 1

@@ -306,6 +306,12 @@ def _schema_engine(url: str) -> Engine:
     return engine(url, pool_size=1)
 
 
+def set_log_levels() -> None:
+    """Set the levels of RQ's loggers, before forking: it writes to every logger there is, and a fork would copy them all."""
+    for name in ("rq.worker", "rq.job"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def warm_up(url: str) -> None:
     """Do once, before forking, what every worker does at its start, so that workers share the memory for it.
 
@@ -328,7 +334,7 @@ def work(queue: str, slot: int, *, url: str, lease_seconds: int, grace_seconds: 
         redis = OutageAwareRedis.from_url(url, socket_connect_timeout=5, socket_timeout=max_wait, **NO_DRIVER_INFO)
         refuse_cluster(redis)
         worker = RunWorker(queue, slot, connection=redis, **options)
-        worker.work(logging_level=logging.getLevelName(logging.WARNING))
+        worker.work(logging_level=None)  # `set_log_levels` has set them
     except RedisError as error:
         log.warning("worker %s-%d: Redis does not answer: %s", queue, slot, error)
         return 1

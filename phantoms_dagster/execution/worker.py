@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import gc
 import importlib
 import logging
 import os
@@ -28,6 +27,7 @@ from typing import Any
 from phantoms_dagster import settings as settings_module
 from phantoms_dagster.domain.errors import PhantomsError
 from phantoms_dagster.domain.stages import CHAINS
+from phantoms_dagster.execution.fork_memory import prepare_for_forks
 from phantoms_dagster.execution.preload import MODULE, load
 from phantoms_dagster.execution.processes import die_with
 from phantoms_dagster.execution.slots import redis_url, slots_of
@@ -188,6 +188,7 @@ def bodies(settings: Settings, slots: Mapping[str, int]) -> dict[WorkerSlot, Cal
 
     ref = instance_ref(os.environ["DAGSTER_HOME"])
     run_worker.use_instance(ref)
+    run_worker.set_log_levels()
     for data in (ref.storage_data, ref.run_launcher_data, ref.run_coordinator_data, ref.compute_logs_data):
         if data is not None:
             importlib.import_module(data.module_name)
@@ -255,9 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not trouble:
         run_worker.warm_up(redis_url(settings))
-    gc.collect()
-    # Everything loaded so far stays forever. The collector would write to its memory pages and so unshare them.
-    gc.freeze()
+    prepare_for_forks()
     adopted = {int(pid): WorkerSlot(queue, int(number)) for pid, queue, number in (a.split("/") for a in given.adopt)}
     log.info("workers: %s", ", ".join(f"{queue}={count}" for queue, count in slots.items()))
     WorkerParent(children, adopted=adopted, reload=functools.partial(_become_new, given.module, given.queues)).run()
