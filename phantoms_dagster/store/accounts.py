@@ -35,6 +35,14 @@ _PUT = text(
 _WHICH = "platform = :platform AND name = :name AND gateway = :gateway"
 _SELECT_ONE = text(f"SELECT {_COLUMNS} FROM phantoms.accounts WHERE {_WHICH}")
 _ALL = text(f"SELECT {_COLUMNS} FROM phantoms.accounts ORDER BY platform, name, gateway")
+# A post that a gateway publishes has a second row, with the owner as the gateway names it.
+_OWNERS = text(
+    """
+    SELECT DISTINCT ON (platform) platform, label FROM phantoms.accounts
+    WHERE (platform, name) IN (SELECT * FROM unnest(CAST(:platforms AS text[]), CAST(:names AS text[]))) AND label IS NOT NULL
+    ORDER BY platform, gateway
+    """
+)
 _MAY_ASK = text(
     f"""
     UPDATE phantoms.accounts SET asked_at = clock_timestamp()
@@ -195,6 +203,12 @@ class Accounts:
         """Every account that a channel ever named or a post used."""
         with reading(self._engine).connect() as connection:
             return listed(connection)
+
+    def owners(self, names: Mapping[Platform, str]) -> dict[Platform, str]:
+        """The names that the owners of these accounts have at their platforms, as far as they are known."""
+        asked = {"platforms": [str(platform) for platform in names], "names": list(names.values())}
+        with reading(self._engine).connect() as connection:
+            return {Platform(row.platform): row.label for row in connection.execute(_OWNERS, asked)}
 
     def connected_platforms(self) -> frozenset[str]:
         """See `PostgresAccounts.connected_platforms`."""

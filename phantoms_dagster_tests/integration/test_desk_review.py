@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from phantoms_dagster.domain.models import Sentence, VoiceoverOutput
+from phantoms_dagster.domain.accounts import Account
+from phantoms_dagster.domain.models import Platform, Sentence, VoiceoverOutput
+from phantoms_dagster.domain.ports import AccountIdentity
+from phantoms_dagster.store.accounts import PostgresAccounts
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster_tests.integration.desk_world import DeskWorld, master, open_desk
 from phantoms_dagster_tests.integration.stage_world import media_file
@@ -55,6 +58,22 @@ async def test_the_screen_shows_what_goes_out_and_every_sentence_with_its_time(w
         assert said in page, said
     assert re.search(r'href="/media/[^"]+#t=1.5" data-at="1.5"', page)
     assert "Deep &lt;b&gt;" in page
+
+
+async def test_the_screen_names_the_owner_of_each_account_as_people_see_it_at_the_platform(world: DeskWorld) -> None:
+    [key] = await world.waiting()
+    page = (await world.browser().get(f"/review/{key}")).text
+    assert "posts appear as" not in page
+    store = PostgresAccounts(world.world.async_engine)
+    for gateway, platform, owner in (
+        ("", "tiktok", "Octopus <Facts>"),
+        ("upload_post", "tiktok", "profile 7"),
+        ("", "youtube", "@youtube-account"),
+    ):
+        account = Account(Platform(platform), f"{platform}-account", gateway=gateway)
+        await store.at(gateway).confirm(account, AccountIdentity("1", owner), "hash")
+    page = (await world.browser().get(f"/review/{key}")).text
+    assert re.findall(r"(\S+): posts appear as <bdi>(.*?)</bdi>", page) == [('class="dim">tiktok-account', "Octopus &lt;Facts&gt;")]
 
 
 async def test_a_reviewer_can_open_what_an_approval_for_tiktok_agrees_to(world: DeskWorld) -> None:

@@ -21,6 +21,7 @@ from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import MediaFile, Platform, PostWords, Sentence
 from phantoms_dagster.domain.wording import notes
 from phantoms_dagster.production.stages.post import next_opening
+from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.decisions import Review
 from phantoms_dagster.store.pending import ANSWERS, Answer, Pending
 from phantoms_dagster.store.review.queue import ReviewCard, Screen
@@ -71,6 +72,7 @@ class ScriptLine:
 class Target:
     """A platform of the video: the texts of its post, the account, and the publication time. `seen` is the URL once posted.
 
+    `owner`: the name that people see at the platform, where it is known and differs from ours.
     `takes_slot`: once it is approved, its post takes the next free slot.
     """
 
@@ -78,6 +80,7 @@ class Target:
     words: PostWords | None
     notes: Sequence[str]
     account: str
+    owner: str
     goes_out: datetime | None
     takes_slot: bool
     state: str
@@ -157,7 +160,7 @@ def _shown(visit: Visit, filters: Filters, cards: Sequence[ReviewCard], key: str
     place = keys.index(key) if key in keys else None
     scheduled = desk.calendar.one(key) if screen.channel.slots else None
     booked = {one.platform: one.booked_at for one in scheduled.outings if not one.waits} if scheduled else {}
-    targets = _targets(screen, review, booked)
+    targets = _targets(screen, review, booked, Accounts(desk.reading).owners(screen.channel.accounts))
     wanted = next((t.platform for t in targets if t.platform == filters.platform), targets[0].platform if targets else None)
     return page(
         visit,
@@ -250,7 +253,9 @@ def _on_screen(scenes: Sequence[object], number: int) -> str:
     return headline or f"Scene {number + 1}"
 
 
-def _targets(screen: Screen, review: Review | None, booked: Mapping[Platform, datetime | None]) -> list[Target]:
+def _targets(
+    screen: Screen, review: Review | None, booked: Mapping[Platform, datetime | None], owners: Mapping[Platform, str]
+) -> list[Target]:
     now = datetime.now(UTC)
 
     def opens(platform: Platform) -> datetime:
@@ -262,7 +267,8 @@ def _targets(screen: Screen, review: Review | None, booked: Mapping[Platform, da
             platform=platform,
             words=words.get(platform),
             notes=_notes(screen, platform, words),
-            account=screen.channel.accounts.get(platform, "no account"),
+            account=(account := screen.channel.accounts.get(platform, "no account")),
+            owner=owner if (owner := owners.get(platform, "")).lstrip("@") != account else "",
             goes_out=at if (at := opens(platform)) > now else None,
             takes_slot=booked.get(platform) is None and screen.brief.publish_at is None and screen.channel.has_slots(platform),
             state=screen.states.get(f"{platform}/post", "blocked"),
