@@ -22,7 +22,7 @@ from phantoms_dagster.domain.errors import PhantomsError
 # A dead letter's time is the start of its transaction, so it may become visible this much later than newer ones.
 LATE = timedelta(minutes=2)
 SHOWN_GROUPS = 8
-# An account that cannot post is reported like a breaker: one message, however many posts wait for it. Its name begins with this.
+# An account that stopped working is reported like a breaker: one message, however many posts wait for it. Its name begins with this.
 ACCOUNT = "account "
 SHOWN_VIDEOS = 3
 SHOWN_CHARACTERS = 160
@@ -273,7 +273,7 @@ def alert(found: UnsentAlerts, *, web_url: str | None = None, desk_url: str | No
     parts = [counted(len(found.letters), "new dead letter")] if groups else []
     accounts = sum(breaker.name.startswith(ACCOUNT) for breaker in found.breakers)
     if accounts:
-        parts.append(f"{counted(accounts, 'account')} cannot post")
+        parts.append(f"{counted(accounts, 'account')} stopped working")
     if len(found.breakers) > accounts:
         parts.append(f"{counted(len(found.breakers) - accounts, 'breaker')} opened")
     if found.waits:

@@ -209,7 +209,8 @@ def _stopped(account: Account, there: Standing) -> Attention:
     named = f"{account.name}{' (through its gateway)' if account.gateway else ''}"
     command = there.command or "phantoms accounts"
     why = _short(there.why.replace(f": run `{command}`", ""))  # it is the next step, and a long reason would cut it off
-    what = f"the {account.platform} account {named} has not been able to post since {_time(account.since)}: {why}"
+    # Not "cannot post": a gateway may post for the account, and then only its numbers cannot be read.
+    what = f"the {account.platform} account {named} has not worked since {_time(account.since)}: {why}"
     # No alert here: alerts already report the account when its problem begins, with the breakers (`wiring.alerts`).
     gateway = f":{account.gateway}" if account.gateway else ""
     return Attention(f"account:{account.key}{gateway}", what, command, account.since, 1, alert=False)

@@ -221,7 +221,7 @@ async def test_an_account_whose_fault_has_no_known_beginning_makes_one_alert(
         "INSERT INTO phantoms.accounts (platform, name, state, reason) VALUES ('youtube', 'old', 'unauthorized', 'reconnect')"
     )
     said, cursor = await ticked(settings)
-    assert said == "sent 1: Phantoms: 1 account cannot post"
+    assert said == "sent 1: Phantoms: 1 account stopped working"
     for _ in range(2):
         said, cursor = await ticked(settings, cursor)
         assert said == "nothing new"
@@ -234,7 +234,7 @@ async def test_an_account_that_cannot_post_makes_one_alert(world: World, setting
         VALUES ('youtube', 'ocean', 'disconnected', 'reconnect it', clock_timestamp())"""
     )
     said, cursor = await ticked(settings)
-    assert said == "sent 1: Phantoms: 1 account cannot post"
+    assert said == "sent 1: Phantoms: 1 account stopped working"
     [message] = receiver.got
     assert message["message"].count("ocean") == 1
     assert "phantoms accounts" in message["message"].splitlines()
@@ -329,7 +329,7 @@ async def test_an_account_that_cannot_post_makes_one_alert_with_the_reason_and_w
     _, cursor = await ticked(settings)
     await ticked(settings, cursor)
     [message] = receiver.got
-    assert message["title"] == "Phantoms: 1 account cannot post"
+    assert message["title"] == "Phantoms: 1 account stopped working"
     assert "account youtube:main waits since" in message["message"]
     assert "access_token=***" in message["message"]
     assert TOKEN not in json.dumps(message)

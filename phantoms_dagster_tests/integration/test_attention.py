@@ -99,7 +99,7 @@ async def test_an_account_that_cannot_post_or_be_read_is_one_thing_however_many_
     )
     found = board(world)
     assert found["account:tiktok:main"].what.endswith("the token was revoked")
-    # An alert tells of an account that cannot post together with the breakers, at once: not here a second time.
+    # An alert tells of an account that stopped working together with the breakers, at once: not here a second time.
     assert (found["unread:instagram:main"].alert, found["account:tiktok:main"].alert) == (True, False)
     age(world, "account_reads", "failing_since", 1)
     assert not board(world)["unread:instagram:main"].alert
