@@ -22,7 +22,7 @@ from phantoms_dagster.domain.errors import PhantomsError
 # A dead letter's time is the start of its transaction, so it may become visible this much later than newer ones.
 LATE = timedelta(minutes=2)
 SHOWN_GROUPS = 8
-# An account that stopped working is reported like a breaker: one message, however many posts wait for it. Its name begins with this.
+# An account that stopped working is reported like a breaker: one message, however many posts wait. Its name begins with this.
 ACCOUNT = "account "
 SHOWN_VIDEOS = 3
 SHOWN_CHARACTERS = 160

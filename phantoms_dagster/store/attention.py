@@ -19,7 +19,8 @@ from phantoms_dagster.store.posts import unknown_posts
 # How long each kind waits before an alert. `phantoms status` shows all of them at once.
 UNREAD_ALERT = timedelta(hours=6)
 DEFERRED_LONG = timedelta(days=1)
-# How long a post that was found gone, private or blocked is shown. Its page and `phantoms posts list` show it for good.
+# How long a post is shown that was found gone, private or blocked, or whose captions or thumbnail were refused.
+# `phantoms posts show` shows it for good.
 CHANGED_SHOWN = timedelta(days=7)
 _SHOWN_KEYS = 3
 
@@ -59,6 +60,13 @@ _LOOK = text(
     WHERE c.at > clock_timestamp() - make_interval(secs => :shown) AND c.state IN ('private', 'blocked', 'gone')
         AND NOT EXISTS (SELECT FROM phantoms.post_changes later WHERE later.post_id = c.post_id AND later.id > c.id)
     GROUP BY p.platform, p.account
+    UNION ALL
+    -- A caption track or a thumbnail that will never be added.
+    SELECT 'extra', p.platform || ':' || p.account || ':' || e.name, (array_agg(e.detail ORDER BY e.updated_at DESC))[1], count(*),
+        min(e.updated_at), (array_agg(v.key ORDER BY e.updated_at DESC))[1:3], clock_timestamp()
+    FROM phantoms.post_extras e JOIN phantoms.posts p ON p.id = e.post_id JOIN phantoms.videos v ON v.id = p.video_id
+    WHERE e.state = 'refused' AND e.updated_at > clock_timestamp() - make_interval(secs => :shown)
+    GROUP BY p.platform, p.account, e.name
     UNION ALL
     SELECT 'draft', p.platform || ':' || v.key, p.account, 1,
         COALESCE(CAST(p.handle->>'handed_over_at' AS timestamptz), p.attempted_at), ARRAY[v.key], clock_timestamp()
@@ -186,6 +194,13 @@ def _changed(row: RowMapping) -> Attention:
     return _attention(row, f"changed:{row['subject']}", what, f"phantoms posts show {row['keys'][0]} {platform}", alert=True)
 
 
+def _extra(row: RowMapping) -> Attention:
+    platform, name, extra = row["subject"].split(":")
+    posts = counted(row["n"], "post")
+    what = f"{posts} of the {platform} account {name} went out without {extra} since {_time(row['since'])}: {_short(row['why'])}"
+    return _attention(row, f"extra:{row['subject']}", what, f"phantoms posts show {row['keys'][0]} {platform}", alert=True)
+
+
 def _draft(row: RowMapping) -> Attention:
     """A draft that its creator must finish. It is reported once, as soon as the creator has it."""
     platform, _, key = row["subject"].partition(":")
@@ -242,6 +257,7 @@ _KINDS: dict[str, Callable[[RowMapping], Attention]] = {
     "calendar": _calendar,
     "changed": _changed,
     "draft": _draft,
+    "extra": _extra,
     "letters": _letters,
     "preflight": _preflight,
     "unread": _unread,

@@ -71,6 +71,28 @@ async def test_a_post_that_stays_unknown_is_shown_and_told_after_an_hour(world: 
     assert (found.alert, found.what.startswith("1 post on tiktok may be out")) == (True, True)
 
 
+async def test_what_a_platform_refuses_to_add_to_its_posts_is_told_once_for_each_account(world: World) -> None:
+    keys = world.add(3, platforms=("youtube",))
+    world.write(
+        """INSERT INTO phantoms.posts (video_id, platform, account, state, marker, video_sha256, caption_sha256, attempted_at)
+        SELECT id, 'youtube', 'main', 'confirmed', 'm' || id, 'v', 'c', clock_timestamp() FROM phantoms.videos"""
+    )
+    world.write(
+        """INSERT INTO phantoms.post_extras (post_id, name, state, detail, updated_at)
+        SELECT p.id, e.name, e.state, 'the channel is not verified', clock_timestamp() - make_interval(hours => CAST(p.id AS int))
+        FROM phantoms.posts p, (VALUES ('thumbnail', 'refused'), ('captions', 'added')) e(name, state)"""
+    )
+    found = board(world)
+    assert list(found) == ["extra:youtube:main:thumbnail"]
+    item = found["extra:youtube:main:thumbnail"]
+    assert (item.count, item.alert, item.keys[0]) == (3, True, keys[0])
+    assert item.what.startswith("3 posts of the youtube account main went out without thumbnail since 20")
+    assert item.what.endswith("UTC: the channel is not verified")
+    assert item.next_step == f"phantoms posts show {keys[0]} youtube"
+    age(world, "post_extras", "updated_at", 24 * 8)
+    assert board(world) == {}
+
+
 async def test_a_video_deferred_for_longer_than_a_day_is_reported_with_its_reason(world: World) -> None:
     first, second = world.add(2)
     for key, reason in ((first, "the breaker of openai is open"), (second, "goes out at 2030-01-01 10:00 UTC")):

@@ -85,6 +85,7 @@ post_extras = Table(
     time_column("due_at"),
     Column("detail", Text, nullable=False, server_default=text("''")),
     time_column("updated_at", now=True, nullable=False),
+    Index("post_extras_refused", "updated_at", postgresql_where=text("state = 'refused'")),
 )
 
 late_ids = Table(
