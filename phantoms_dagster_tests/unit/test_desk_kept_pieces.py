@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from phantoms_dagster.desk.calendar_entries import dots_of
 from phantoms_dagster.desk.masking import masked
-from phantoms_dagster.desk.pages.calendar import _where
 from phantoms_dagster.desk.pages.review import QueueRow
 from phantoms_dagster.desk.render import coded, icon_of, link
 from phantoms_dagster.domain.models import Platform
@@ -38,7 +38,7 @@ def test_a_line_of_the_queue_that_says_something_else_is_written_again() -> None
 def test_symbols_and_platforms_are_the_same_piece_on_every_page() -> None:
     assert icon_of("search") is icon_of("search")
     assert "icons.svg#search" in icon_of("search")
-    both = _where((Platform("youtube"), Platform("tiktok")))
+    both = dots_of((Platform("youtube"), Platform("tiktok")))
     assert (both.count('class="dot'), "YouTube, TikTok" in both) == (2, True)
 
 

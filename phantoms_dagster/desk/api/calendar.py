@@ -11,18 +11,9 @@ from pydantic import Field
 
 from phantoms_dagster.desk.api.routes import add
 from phantoms_dagster.desk.api.values import ApiModel, KeyInPath, Limit, Masked, Moment, RequestModel, TextInQuery
+from phantoms_dagster.desk.calendar_entries import CalendarEntry, Timed, entries_of, entries_of_video, timed_between
 from phantoms_dagster.desk.errors import problem
-from phantoms_dagster.desk.pages.calendar import (
-    CalendarEntry,
-    Timed,
-    entries_of,
-    entries_of_video,
-    move_posts,
-    part_of,
-    timed_between,
-    video_of,
-    warnings_of,
-)
+from phantoms_dagster.desk.pages.calendar_moves import move_posts, part_of, video_of, warnings_of
 from phantoms_dagster.desk.visits import CurrentVisit
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.errors import InvalidInput, NotFound

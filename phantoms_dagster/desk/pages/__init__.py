@@ -11,6 +11,7 @@ from phantoms_dagster.desk.pages import (
     bulk,
     calendar,
     calendar_feeds,
+    calendar_moves,
     editing,
     front,
     guest,
@@ -42,8 +43,9 @@ PAGES: tuple[ModuleType, ...] = (
     videos,
     bulk,
     letters,
-    calendar_feeds,  # before `calendar`, whose addresses include its own
     calendar,
+    calendar_feeds,  # before `calendar_moves`, whose addresses include its own
+    calendar_moves,
     accounts,
     providers,
     performance,
