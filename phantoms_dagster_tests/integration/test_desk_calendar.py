@@ -410,6 +410,9 @@ async def test_a_video_is_in_the_calendar_at_each_time_at_which_its_posts_go_out
     page = (await browser.get(f"/calendar?from={at:%Y-%m-%d}&view=list")).text
     assert entries(page) == [(f"{at:%A} {at.day} {at:%B}", "YouTube"), (f"{later:%A} {later.day} {later:%B}", "TikTok")]
     assert page.count("<span>posted</span>") == 1
+    head = re.search(r'<p class="dim">(The first post went out .*?) · ', (await browser.get(f"/calendar/{key}")).text)
+    assert head is not None
+    assert re.findall(r"\d\d:\d\d UTC", head[1]) == [f"{moment:%H:%M} UTC" for moment in (at + timedelta(minutes=5), later)]
     world.world.write(
         "INSERT INTO phantoms.post_changes (post_id, at, state, evidence) SELECT id, now(), 'taken_down', '' FROM phantoms.posts"
     )

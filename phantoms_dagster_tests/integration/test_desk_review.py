@@ -63,17 +63,19 @@ async def test_the_screen_shows_what_goes_out_and_every_sentence_with_its_time(w
 async def test_the_screen_names_the_owner_of_each_account_as_people_see_it_at_the_platform(world: DeskWorld) -> None:
     [key] = await world.waiting()
     page = (await world.browser().get(f"/review/{key}")).text
-    assert "posts appear as" not in page
+    assert "appears as" not in page
     store = PostgresAccounts(world.world.async_engine)
     for gateway, platform, owner in (
         ("", "tiktok", "Octopus <Facts>"),
         ("upload_post", "tiktok", "profile 7"),
-        ("", "youtube", "@youtube-account"),
+        ("", "youtube", "@YouTube-Account"),
     ):
         account = Account(Platform(platform), f"{platform}-account", gateway=gateway)
         await store.at(gateway).confirm(account, AccountIdentity("1", owner), "hash")
     page = (await world.browser().get(f"/review/{key}")).text
-    assert re.findall(r"(\S+): posts appear as <bdi>(.*?)</bdi>", page) == [('class="dim">tiktok-account', "Octopus &lt;Facts&gt;")]
+    items = re.findall(r'<li class="of-(\w+)">.*?</li>', page, re.DOTALL)
+    named = re.findall(r'<li class="of-(\w+)">(?:(?!</li>).)*appears as <bdi>(.*?)</bdi>', page, re.DOTALL)
+    assert (len(items), named) == (3, [("tiktok", "Octopus &lt;Facts&gt;")])
 
 
 async def test_a_reviewer_can_open_what_an_approval_for_tiktok_agrees_to(world: DeskWorld) -> None:

@@ -268,7 +268,7 @@ def _targets(
             words=words.get(platform),
             notes=_notes(screen, platform, words),
             account=(account := screen.channel.accounts.get(platform, "no account")),
-            owner=owner if (owner := owners.get(platform, "")).lstrip("@") != account else "",
+            owner=owner if (owner := owners.get(platform, "")).lstrip("@").casefold() != account.casefold() else "",
             goes_out=at if (at := opens(platform)) > now else None,
             takes_slot=booked.get(platform) is None and screen.brief.publish_at is None and screen.channel.has_slots(platform),
             state=screen.states.get(f"{platform}/post", "blocked"),
