@@ -68,6 +68,8 @@ MAY_BE_OUT = (PostState.COMMITTING, PostState.UNKNOWN)
 # A second post would be a double: these may be public already, or become public without another request of ours.
 OUT_OF_OUR_HANDS = (*MAY_BE_OUT, PostState.HANDED_OVER)
 IN_FLIGHT = (PostState.OPENED, PostState.UPLOADING, PostState.COMMITTING)
+# The post has begun and has not ended, so what it was made from does not change.
+UNDER_WAY = frozenset({*IN_FLIGHT, *OUT_OF_OUR_HANDS})
 BEFORE_COMMIT = (PostState.INTENT, PostState.OPENED, PostState.UPLOADING)
 
 # The steps that need a `NotPublished`: those that send a commit again, or allow it to be sent again.
@@ -244,7 +246,7 @@ class PublishVerbs(Protocol):
     async def commit(self, record: PostRecord) -> RemoteId | NotPublished | Undecided:
         """Send the request that publishes or hands over. Raises Unknown when its answer is lost.
 
-        Returns NotPublished for an explicit refusal.
+        Returns NotPublished for an explicit refusal, and for a request that `may_go` stopped: the post can then be moved again.
         """
         ...
 

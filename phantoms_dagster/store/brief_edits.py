@@ -13,6 +13,7 @@ from phantoms_dagster.domain.brief_changes import BriefChanges, EditedBrief
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Brief, Platform
 from phantoms_dagster.domain.problems import first_problem
+from phantoms_dagster.domain.publication import UNDER_WAY
 from phantoms_dagster.domain.stages import STAGES, StageState, downstream, stages_for
 from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.bookings import follow_brief, read_time_again
@@ -49,7 +50,6 @@ _CLOSE_LETTERS = text(
     WHERE video_id = :id AND stage = ANY(:stages) AND state = 'open'
     """
 )
-_UNDER_WAY = frozenset({"opened", "uploading", "committing", "unknown"})
 _OUT = frozenset({"published", "confirmed"})
 
 
@@ -130,7 +130,7 @@ def _carry_out(
     posts = {row.platform: row.state for row in connection.execute(_POSTS, {"id": video_id})}
     added = [platform for platform in after.platforms if platform not in before.platforms]
     removed = [platform for platform in before.platforms if platform not in after.platforms]
-    busy = [p for p in before.platforms if posts.get(p) in _UNDER_WAY or states.get(f"{p}/post") is StageState.RUNNING]
+    busy = [p for p in before.platforms if posts.get(p) in UNDER_WAY or states.get(f"{p}/post") is StageState.RUNNING]
     for platform in added:
         if platform not in offered:
             raise InvalidInput(f"channel {before.channel} has no account on {platform}; add one to channels.yaml")

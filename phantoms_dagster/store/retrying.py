@@ -12,6 +12,7 @@ from decimal import Decimal
 from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput
+from phantoms_dagster.domain.publication import UNDER_WAY
 from phantoms_dagster.domain.stages import STAGES, StageState, downstream, stage
 from phantoms_dagster.store.dead_letters import statements as sql
 from phantoms_dagster.store.dead_letters.letters import FRESH_STARTS, DeadLetters, LetterFilter
@@ -52,7 +53,6 @@ _GIVE_UP_RENDER = text(
     FROM old WHERE r.id = old.id
     """
 )
-_DOUBTFUL = ("opened", "uploading", "committing", "unknown")
 _LETTERED = (StageState.FAILED, StageState.REJECTED, StageState.DISCARDED)
 
 
@@ -133,7 +133,7 @@ class Retrying:
         return (Decimal(str(seconds or 0.0)) / 60 * self._price_per_minute).quantize(Decimal("0.0001"))
 
     def _plan(self, rows: dict[str, RowMapping], key: str, start: str | None) -> Plan:
-        doubt = [name for name, row in rows.items() if row["post"] in _DOUBTFUL]
+        doubt = [name for name, row in rows.items() if row["post"] in UNDER_WAY]
         if start is None:
             return self._as_it_is(rows, key)
         if start not in rows:
@@ -164,7 +164,7 @@ class Retrying:
         following = {s.name for s in downstream(start)}
         if busy := [name for name in doubt if name in following]:
             raise InvalidInput(
-                f"{busy[0]} is in flight or its outcome is unknown: it is read back, never sent again. Wait for it "
+                f"{busy[0]} is not over yet: it is read back, never sent again. Wait for it "
                 f"(`phantoms show {key}`), then start over from {start}"
             )
         said = [f"{start} is made again, and what follows it; what is published stays"]
@@ -183,7 +183,7 @@ class Retrying:
         order = [*_LETTERED, StageState.DEFERRED, StageState.RUNNING, StageState.READY]
         name = min(waiting, key=lambda found: order.index(StageState(rows[found]["state"])))
         row = rows[name]
-        note = ("its post is in flight or unknown: it is read back, never sent again",) if row["post"] in _DOUBTFUL else ()
+        note = ("its post is not over yet: it is read back, never sent again",) if row["post"] in UNDER_WAY else ()
         if row["state"] in _LETTERED:
             return Plan(key, name, "replay", (f"{name} is {row['state']}: it starts over with a fresh budget", *note))
         if row["state"] == StageState.DEFERRED:

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Engine, RowMapping, text
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform, RenderedVideoOutput, ScriptOutput, content_hash
+from phantoms_dagster.domain.publication import UNDER_WAY
 from phantoms_dagster.domain.script_edits import EditedTexts, ScriptEdit, already_posted
-from phantoms_dagster.domain.stages import StageState, downstream
+from phantoms_dagster.domain.stages import PostState, StageState, downstream
 from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.dead_letters import statements as sql
 from phantoms_dagster.store.decisions import DecidedFirst, Decisions
@@ -58,8 +59,8 @@ _ASK_AGAIN = text(
     WHERE video_id = :id AND stage = 'approval'
     """
 )
-# States in the ledger. A published post whose stage has not ended yet also counts as on its way.
-_BEGUN = frozenset({"opened", "uploading", "committing", "unknown", "published", "confirmed"})
+# A published post whose stage has not ended yet also counts as on its way.
+_BEGUN = UNDER_WAY | {PostState.PUBLISHED, PostState.CONFIRMED}
 
 
 class TextEdits:

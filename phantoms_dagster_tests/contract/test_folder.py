@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from phantoms_dagster.domain.errors import Permanent, Transient
+from phantoms_dagster.domain.errors import NotYet, Permanent, Transient
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import PublishJob
 from phantoms_dagster.domain.stages import PostState
@@ -70,6 +71,26 @@ async def test_a_post_that_was_taken_away_since_is_not_put_there_again(publisher
     place.rename(tmp_path / "posted")
     post = await publish(publisher, job, journal)
     assert (posts(publisher), post.published_at <= datetime.now(UTC)) == ([], True)
+
+
+async def test_a_post_that_may_not_go_at_the_last_moment_is_still_before_its_commit(
+    publisher: FolderPublisher, tmp_path: Path
+) -> None:
+    """Otherwise nobody could move or cancel it any more."""
+    closed = [True]
+
+    async def may_go() -> None:
+        if closed:
+            raise NotYet("taken out of the calendar", retry_after=1)
+
+    job, journal = replace(make_job(tmp_path), may_go=may_go), FakeJournal()
+    with pytest.raises(NotYet, match="taken out of the calendar"):
+        await publish(publisher, job, journal)
+    assert journal.record.state is PostState.UPLOADING
+    assert posts(publisher) == []
+    closed.clear()
+    await publish(publisher, job, journal)
+    assert len(posts(publisher)) == 1
 
 
 async def test_an_outbox_that_cannot_be_used_is_a_passing_failure_that_says_so(tmp_path: Path) -> None:

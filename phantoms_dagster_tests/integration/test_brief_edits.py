@@ -78,7 +78,7 @@ async def test_a_platform_that_is_posted_cannot_go(world: World, post: str) -> N
     assert "tiktok/post" in states(world, key)
 
 
-@pytest.mark.parametrize("post", ["opened", "uploading", "committing", "unknown"])
+@pytest.mark.parametrize("post", ["opened", "uploading", "committing", "unknown", "handed_over"])
 async def test_platforms_do_not_change_while_a_post_is_under_way(world: World, post: str) -> None:
     [key] = world.add(platforms=(Platform("youtube"), Platform("tiktok")))
     world.catalogue.registered(world.catalogue.unregistered())

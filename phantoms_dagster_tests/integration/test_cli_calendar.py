@@ -241,11 +241,40 @@ async def test_a_post_that_is_moved_while_it_is_uploaded_does_not_go_out(studio:
     with pytest.raises(NotYet, match="goes out at"):
         await publish(StageTask(claim, await studio.world.store().attempt(claim)))
     assert moved == ["intent"]
-    assert [row["state"] for row in studio.world.rows("SELECT state FROM phantoms.posts")] == ["committing"]
+    assert [row["state"] for row in studio.world.rows("SELECT state FROM phantoms.posts")] == ["uploading"]
     assert studio.posts() == []
     studio.clock.time = booking(studio.world, key)[0]
     assert (await post(studio, key)).output.remote_id
     assert len(studio.posts()) == 1
+
+
+async def test_a_post_that_is_cancelled_while_it_is_uploaded_can_be_put_back(studio: Studio) -> None:
+    """Its video was then private at YouTube, the ledger said `committing`, and no command moved or cancelled it any more."""
+    [key] = await booked(studio)
+    await ok("move", key, "now")
+    studio.clock.time = datetime.now(UTC)
+    _, claim = await studio.claim(key)
+    publish = studio.publish()
+    asked, cancelled = publish._may_go, asyncio.Event()
+
+    async def is_cancelled_first(task: StageTask) -> None:
+        await asked(task)
+        if not cancelled.is_set():
+            cancelled.set()
+            await ok("cancel", key, "--reason", "waits for the lawyer")
+
+    publish._may_go = is_cancelled_first  # type: ignore[method-assign]
+    with pytest.raises(WaitsForPerson, match="waits for the lawyer"):
+        await publish(StageTask(claim, await studio.world.store().attempt(claim)))
+    assert studio.sandbox.calls["youtube.open"] == 1
+    assert studio.posts() == []
+    await ok("move", key, "next")
+    await ok("cancel", key)
+    await ok("move", key, "now")
+    studio.clock.time = datetime.now(UTC)
+    assert (await post(studio, key)).output.remote_id
+    assert len(studio.posts()) == 1
+    assert studio.sandbox.calls["youtube.open"] == 1
 
 
 @pytest.mark.parametrize(

@@ -103,15 +103,17 @@ async def test_a_render_that_hangs_is_given_up_and_booked_only_when_asked_for(wo
     assert due(world)
 
 
-async def test_a_done_stage_is_made_again_unless_a_post_is_in_doubt(world: World) -> None:
+@pytest.mark.parametrize("post", ["unknown", "handed_over"])
+async def test_a_done_stage_is_made_again_unless_a_post_is_in_doubt(world: World, post: str) -> None:
     key = world.add()[0]
     await world.carry([key], "script", "voiceover", "rendered_video")
     assert "--from STAGE" in retry(key, "--yes").output or "approval" in retry(key, "--yes").output
     video = world.row(key, "script")["video_id"]
     world.write(
         """INSERT INTO phantoms.posts (video_id, platform, account, marker, video_sha256, caption_sha256, sandbox, state)
-        VALUES (:v, 'youtube', 'a', 'm', 'x', 'x', true, 'unknown')""",
+        VALUES (:v, 'youtube', 'a', 'm', 'x', 'x', true, :post)""",
         v=video,
+        post=post,
     )
     refused = retry(key, "--from", "rendered_video", "--yes")
     assert refused.exit_code == 2

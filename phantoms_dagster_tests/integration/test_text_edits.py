@@ -218,7 +218,7 @@ async def test_a_video_that_is_out_everywhere_or_on_its_way_cannot_be_edited(hou
     assert house.output(key, "script", ScriptOutput).script == SCRIPT
 
 
-@pytest.mark.parametrize("ledger", ["opened", "uploading", "committing", "unknown", "published"])
+@pytest.mark.parametrize("ledger", ["opened", "uploading", "committing", "unknown", "handed_over", "published"])
 async def test_a_post_that_was_begun_keeps_its_words(house: House, ledger: str) -> None:
     key = await house.rendered()
     await house.approved(key, Platform("youtube"))

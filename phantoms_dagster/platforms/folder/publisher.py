@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from phantoms_dagster.domain.errors import Permanent, Transient
+from phantoms_dagster.domain.errors import NotYet, Permanent, Transient
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock, PublishJob
 from phantoms_dagster.domain.publication import Finding, Found, Handle, NotPublished, PostRecord, Progress, PublishedPost, RemoteId
@@ -74,7 +74,10 @@ class FolderPost:
 
     async def commit(self, record: PostRecord) -> RemoteId | NotPublished:
         """Rename the folder to its final name."""
-        await self._job.may_go()
+        try:
+            await self._job.may_go()
+        except NotYet as error:
+            return NotPublished("the folder was not renamed", then="commit", error=error)
         place = self._place(record)
         if not await self._on_disk(lambda: _move_into_place(_draft(place), place)):
             return NotPublished("the files no longer exist", then="upload")

@@ -243,9 +243,12 @@ class YouTubePost:
         status = status_part(job, job.privacy) if at is None else status_part(job, "private", at)
         change: JsonObject = {"id": video_id, "status": status}
         url = self._calls.url("youtube/v3/videos")
-        response = await self._calls.send(
-            job.account, "PUT", url, commits=True, before=job.may_go, params={"part": "status"}, json=change
-        )
+        try:
+            response = await self._calls.send(
+                job.account, "PUT", url, commits=True, before=job.may_go, params={"part": "status"}, json=change
+            )
+        except NotYet as error:
+            return NotPublished(f"the change of privacy of video {video_id} was never sent", then="commit", error=error)
         try:
             answer = accepted(response, self._clock.now(), commits=True)
         except Permanent as error:
