@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import webbrowser
@@ -21,6 +22,7 @@ from phantoms_dagster.domain.errors import InvalidInput, PhantomsError
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.registry.channel_keys import GATEWAY
+from phantoms_dagster.settings import RUNNING_FILE
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.wiring.endpoints import gateway_of
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from phantoms_dagster.wiring.key_checks import Finding
 
 ANSWER_SECONDS = 600.0
+HTTP_PORT = 80
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 AccountKey = Annotated[str, typer.Argument(metavar="PLATFORM:NAME", help="The account, such as youtube:main")]
 
@@ -113,6 +116,9 @@ def connect(
         if not connecting.is_named and not as_json:
             missing = f"no channel names the {connecting.platform.title} account {connecting.name}"
             say(f"{missing} yet: add it to `accounts` in channels.yaml", style="yellow", to=err)
+        for variable in _not_running_with(services, connecting.platform) if not as_json else ():
+            missing = f"the running `phantoms up` has another {variable}, or none, so it cannot use the account for long"
+            say(f"{missing}: stop it, and start it with this one", style="yellow", to=err)
         registered = connecting.redirect_uri
         there = urlsplit(registered or "http://127.0.0.1")
         with if_interrupted(lambda: _left_over(connecting)):
@@ -134,6 +140,18 @@ def connect(
             say(f"no channel posts to {key} yet: name it under `accounts` in channels.yaml")
 
 
+def _not_running_with(services: Services, platform: Platform) -> list[str]:
+    """The variables of the platform that are set here, and are different where `phantoms up` runs. It renews the tokens."""
+    from dotenv import dotenv_values  # noqa: PLC0415
+
+    file = services.settings.paths.home / RUNNING_FILE
+    if not file.is_file():
+        return []
+    theirs = dotenv_values(file)
+    names = [f"PHANTOMS_{platform.upper()}_{name}" for name in ("CLIENT_ID", "BASE_URL", "TOKEN_URL")]
+    return [name for name in names if (mine := os.environ.get(name)) and mine != theirs.get(name)]
+
+
 def _left_over(connecting: Connecting) -> str:
     """What an interrupted attempt has left behind."""
     if connecting.finishing:
@@ -143,14 +161,17 @@ def _left_over(connecting: Connecting) -> str:
 
 def _by_browser(connecting: Connecting, registered: str | None, port: int) -> Connected:
     """Open the browser and wait for it to come back to this machine."""
-    from phantoms_dagster.wiring.connecting import WrongState  # noqa: PLC0415
+    from phantoms_dagster.wiring.connecting import WrongState, at_port  # noqa: PLC0415
     from phantoms_dagster.wiring.loopback import PATH, LoopbackServer, Page  # noqa: PLC0415
 
-    there = urlsplit(registered or "")
-    server = LoopbackServer(there.port or port, there.path or PATH) if registered else LoopbackServer(port)
+    if registered:
+        there = urlsplit(at_port(registered, port))
+        server = LoopbackServer(HTTP_PORT if there.port is None else there.port, there.path or PATH)
+    else:
+        server = LoopbackServer(port)
     found: list[Connected] = []
     try:
-        attempt = connecting.begin(registered or f"http://127.0.0.1:{server.port}{PATH}")
+        attempt = connecting.begin(at_port(registered or f"http://127.0.0.1:*{PATH}", server.port))
         say(f"open this page as the owner of the {connecting.platform.title} account:\n{attempt.consent.url}", to=err)
         # A text browser, or one that is named in BROWSER, may not return before it is closed.
         threading.Thread(target=webbrowser.open, args=(attempt.consent.url,), daemon=True).start()
@@ -173,10 +194,10 @@ def _by_browser(connecting: Connecting, registered: str | None, port: int) -> Co
 
 def _pasted(connecting: Connecting, registered: str | None, port: int) -> Connected:
     """Print the URL and read the address that the browser ends at."""
-    from phantoms_dagster.wiring.connecting import PASTE_PORT  # noqa: PLC0415
+    from phantoms_dagster.wiring.connecting import PASTE_PORT, at_port  # noqa: PLC0415
     from phantoms_dagster.wiring.loopback import PATH  # noqa: PLC0415
 
-    attempt: Attempt = connecting.begin(registered or f"http://127.0.0.1:{port or PASTE_PORT}{PATH}")
+    attempt: Attempt = connecting.begin(at_port(registered or f"http://127.0.0.1:*{PATH}", port or PASTE_PORT))
     lines = (
         f"1. Open this page as the owner of the {connecting.platform.title} account:",
         attempt.consent.url,

@@ -427,7 +427,7 @@ class Stack:
 
     def _announce(self, environment: dict[str, str]) -> None:
         """Write the file by which other commands find this stack. It holds passwords, so it is private and deleted on exit."""
-        names = [n for n in environment if n.startswith("PHANTOMS_") and n.endswith(("_URL", "_SANDBOX"))]
+        names = [n for n in environment if n.startswith("PHANTOMS_") and n.endswith(("_URL", "_SANDBOX", "_CLIENT_ID"))]
         path = self._home / RUNNING_FILE
         self._exit.callback(path.unlink, missing_ok=True)
         write_private(path, "".join(f"{name}={_quoted(environment[name])}\n" for name in names if environment[name]))

@@ -15,7 +15,7 @@ from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.domain.grants import Consent
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.vault import WrongKey
-from phantoms_dagster.wiring.connecting import Attempt
+from phantoms_dagster.wiring.connecting import Attempt, at_port
 from phantoms_dagster.wiring.token_keys import vault
 
 COOKIE, PATH = "phantoms_connect", "/callback"
@@ -40,6 +40,8 @@ def redirect_of(visit: Visit, platform: Platform, name: str, registered: str | N
     """Whether the desk can take the platform's redirect. `registered`: the redirect URI in the settings."""
     here, command = address(visit), connect_command(platform, name)
     variable = f"PHANTOMS_{platform.upper()}_REDIRECT_URI"
+    if registered is not None:
+        registered = at_port(registered, urlsplit(here).port or 80)
     if registered is not None and registered.rstrip("/") == here:
         return DeskRedirect(registered)
     if registered is not None:

@@ -114,7 +114,10 @@ def standing(account: Account, now: datetime, *, has_token: bool = True) -> Stan
     if account.state == BARRED:
         return Standing(BLOCKED, account.reason or "", f"phantoms accounts check {key}")
     if account.state != ACTIVE:
-        return Standing(NEEDS_PERSON, account.reason or account.state, connect or f"phantoms accounts check {key}")
+        # The stored tokens may be fine: the app's secret was replaced, for example. Then connecting again does not help.
+        alive = account.state == DISCONNECTED and account.token_source == STORED and not account.dead
+        check = f"phantoms accounts check {key}"
+        return Standing(NEEDS_PERSON, account.reason or account.state, check if alive else connect or check)
     if account.connected_at is not None and account.token_source is None:
         return Standing(NOT_CONNECTED, "a person disconnected it", connect)
     if not has_token:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from phantoms_dagster.domain.errors import Disconnected
+from phantoms_dagster.domain.errors import Disconnected, Permanent
 
 # The source of a token that `phantoms accounts connect` stored, in addition to `env:NAME` and `file:/path`.
 STORED = "stored"
@@ -18,6 +18,10 @@ STORED = "stored"
 
 class GrantDead(Disconnected):
     """The platform says that the grant itself is no longer valid. Only connecting the account again helps."""
+
+
+class AppRefused(Permanent):
+    """The platform does not accept our app, or its id or secret is not set here. Connecting the account again does not help."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class OAuth(Protocol):
         ...
 
     def consent(self, *, redirect_uri: str, state: str) -> Consent:
-        """The page where the owner grants access. Raises InvalidInput when a setting is missing."""
+        """The page where the owner grants access. Raises InvalidInput when a setting is missing or cannot work."""
         ...
 
     async def exchange(self, code: str, *, redirect_uri: str, verifier: str) -> Grant:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from phantoms_dagster.domain.errors import InvalidInput, Permanent, Throttled, Transient
-from phantoms_dagster.domain.grants import Grant, GrantDead, StoredGrant, early
+from phantoms_dagster.domain.grants import AppRefused, Grant, GrantDead, StoredGrant, early
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.values import JsonObject
 from phantoms_dagster.platforms.scopes import Scope
@@ -21,9 +21,11 @@ from phantoms_dagster.providers.redaction import redact
 
 DEAD = frozenset({"invalid_grant"})
 # The app itself is not accepted. The grant may be fine.
-_APP = frozenset({"invalid_client", "unauthorized_client", "invalid_client_key", "client_key_invalid"})
+_APP = frozenset(
+    {"invalid_client", "unauthorized_client", "deleted_client", "disabled_client", "invalid_client_key", "client_key_invalid"}
+)
 # Trouble of the server, which may come with a status below 500 (RFC 6749; google-auth asks again after these three).
-_TROUBLE = frozenset({"server_error", "temporarily_unavailable", "internal_failure"})
+TROUBLE = frozenset({"server_error", "temporarily_unavailable", "internal_failure"})
 # A token endpoint answers within a second or two. The lease of a refresh is longer than this.
 TOTAL_SECONDS = 20.0
 VERIFIER_BYTES = 48  # 64 characters of base64url; RFC 7636 allows 43 to 128
@@ -40,6 +42,11 @@ class Endpoints:
         self._app = app
         self._authorize_url = authorize_url
         self._base = base_url.rstrip("/")
+
+    def _client_id(self) -> str:
+        """The app's id, for the page of consent. Both must be set: without the secret, the code of that page would be wasted."""
+        found, _ = self._app.id, self._app.secret
+        return found
 
     def missing(self, granted: Collection[str]) -> Sequence[str]:
         """See the port."""
@@ -98,11 +105,19 @@ def new_verifier() -> str:
 
 
 async def ask(
-    client: httpx.AsyncClient, method: str, url: str, *, platform: Platform, dead: frozenset[str] = DEAD, **request: Any
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    platform: Platform,
+    dead: frozenset[str] = DEAD,
+    trouble: frozenset[str] = TROUBLE,
+    **request: Any,
 ) -> JsonObject:
     """The JSON object of a token endpoint's answer.
 
-    Raises GrantDead for an error in `dead`, Permanent for another refusal, Throttled, and Transient when there is no usable answer.
+    Raises GrantDead for an error in `dead`, AppRefused, Permanent for another refusal, Throttled, and Transient for an error in
+    `trouble` and for an answer that is not the endpoint's own, such as a proxy's page.
     """
     response = await http.send(
         client, method, url, provider=str(platform), extensions={"phantoms": {"total": TOTAL_SECONDS}}, **request
@@ -118,14 +133,16 @@ async def ask(
         raise Throttled(f"{platform.title}: too many calls of its token endpoint", retry_after=http.retry_after(response), **given)
     if response.status_code >= 500:
         raise http.server_error(response, provider=str(platform))
-    if error in _TROUBLE or response.status_code == 408:
+    if not http.has_object(response):  # every refusal of a token endpoint is JSON
+        raise http.foreign(response, provider=str(platform))
+    if error in trouble or response.status_code == 408:
         wait = http.retry_after(response)
         raise Transient(f"{platform.title} cannot give a token now ({error or response.status_code})", retry_after=wait, **given)
     if error in dead:
         raise GrantDead(f"{error}{f': {said}' if said else ''}", **given)
     if error in _APP:
         variables = f"PHANTOMS_{platform.upper()}_CLIENT_ID and PHANTOMS_{platform.upper()}_CLIENT_SECRET"
-        raise Permanent(f"{platform.title} does not accept the app ({error}): check {variables}", **given)
+        raise AppRefused(f"{platform.title} does not accept the app ({error}): check {variables}", **given)
     if error or not response.is_success:
         raise Permanent(f"{platform.title} gave no token ({error or response.status_code}{f': {said}' if said else ''})", **given)
     return http.json_object(response, provider=str(platform))

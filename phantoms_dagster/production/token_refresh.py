@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from phantoms_dagster.domain.accounts import connect_command, fingerprint
-from phantoms_dagster.domain.errors import Disconnected, NotYet, Permanent, PhantomsError, StoreAway, Transient
-from phantoms_dagster.domain.grants import Grant, GrantDead, OAuth, StoredGrant
+from phantoms_dagster.domain.errors import Disconnected, InvalidInput, NotYet, Permanent, PhantomsError, StoreAway, Transient
+from phantoms_dagster.domain.grants import AppRefused, Grant, GrantDead, OAuth, StoredGrant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import Clock
 
@@ -195,6 +195,10 @@ class TokenRefresher:
             if await self._store.bury(platform, name, stored.generation, reason):
                 raise Disconnected(reason, provider=str(platform), code="reconnect", evidence=error.evidence) from error
             return (await self._alive(platform, name)).access_token  # another process has stored newer tokens
+        except InvalidInput as error:  # the app's id or secret is not set in this process
+            await self._store.end(platform, name, stored.generation)
+            message = f"the token of {platform.title} account {name} cannot be renewed here: {error}"
+            raise AppRefused(message, provider=str(platform), code="app_not_set") from error
         except Exception:
             await self._store.end(platform, name, stored.generation)
             raise

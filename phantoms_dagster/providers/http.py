@@ -127,6 +127,20 @@ def lenient_json(response: httpx.Response) -> JsonObject:
     return body if isinstance(body, dict) else {}
 
 
+def has_object(response: httpx.Response) -> bool:
+    """Whether the body is a JSON object, even an empty one."""
+    try:
+        return isinstance(response.json(), dict)
+    except ValueError:
+        return False
+
+
+def foreign(response: httpx.Response, *, provider: str) -> Transient:
+    """The error for an answer that is not the API's own: a redirect, or a page where the API sends JSON."""
+    message = f"{provider} answered {response.status_code}, and not with JSON: a proxy or a login page may be in the way"
+    return Transient(message, provider=provider, code="malformed", evidence=evidence(response))
+
+
 def objects(value: JsonObject, name: str) -> list[JsonObject]:
     """The objects in the list `value[name]`. Empty when there is no such list."""
     items = value.get(name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from phantoms_dagster.domain.errors import InvalidInput, ProviderError
+from phantoms_dagster.domain.errors import InvalidInput, ProviderError, Transient
 from phantoms_dagster.domain.grants import Consent, Grant, GrantDead, OAuth, StoredGrant
 from phantoms_dagster.domain.models import MAX_ACCOUNT_NAME_CHARACTERS, Platform
 from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader
@@ -30,6 +30,7 @@ from phantoms_dagster.wiring.services import Services
 from phantoms_dagster.wiring.token_keys import vault
 
 PASTE_PORT = 8400
+ANY_PORT = ":*/"  # TikTok registers addresses of this machine with this in place of a port
 _NO_ADDRESS = "that is neither the address of the page nor a code: copy the whole address from the browser"
 
 
@@ -83,8 +84,18 @@ class Connecting:
 
     @property
     def redirect_uri(self) -> str | None:
-        """The redirect URI that the settings say was registered."""
+        """The redirect URI that the settings say was registered. Its port may be `*`. Raises InvalidInput if it is no address."""
         found: str | None = self._endpoints.setting(str(self.platform), "redirect_uri")
+        if found is None:
+            return None
+        variable = f"PHANTOMS_{self.platform.upper()}_REDIRECT_URI"
+        try:
+            there = urlsplit(at_port(found, 1))
+            usable = there.scheme in ("http", "https") and bool(there.hostname) and there.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise InvalidInput(f"{variable} is {found}, which is not an address: write it as it is registered for the app")
         return found
 
     def begin(self, redirect_uri: str) -> Attempt:
@@ -136,7 +147,10 @@ class Connecting:
     def finish(self, attempt: Attempt, code: str) -> Connected:
         """Exchange the code, check permissions and owner, and store the tokens. Raises InvalidInput and ProviderError."""
         self.finishing = True
-        connected = asyncio.run(self._exchange(attempt, code))
+        try:
+            connected = asyncio.run(self._exchange(attempt, code))
+        except Transient as error:
+            raise _not_answered(self.platform, error) from error
         owner = connected.owner
         other = self._other_name(owner)
         if other is not None:
@@ -194,6 +208,21 @@ class Connecting:
             if same and account.name != self.name and account.name in named:
                 return account.name
         return None
+
+
+def at_port(redirect_uri: str, port: int) -> str:
+    """The redirect URI with this port, if any port of this machine was registered."""
+    return redirect_uri.replace(ANY_PORT, f":{port}/", 1)
+
+
+def _not_answered(platform: Platform, error: Transient) -> Transient:
+    """The error for a platform that did not answer in words that help: the code of the attempt is lost."""
+    from phantoms_dagster.wiring.key_checks import unreachable  # noqa: PLC0415 - it imports every provider
+
+    away = error.evidence.status is None or error.code == "malformed"
+    why = f"{platform.title} cannot be reached: {unreachable(error)}" if away else str(error)
+    message = f"{why}; nothing was stored. Connect again once it answers"
+    return Transient(message, provider=error.provider, code=error.code, evidence=error.evidence)
 
 
 def _checked(name: str) -> str:

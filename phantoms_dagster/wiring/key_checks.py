@@ -18,7 +18,7 @@ import httpx
 
 from phantoms_dagster.domain.accounts import connect_command, short_subject
 from phantoms_dagster.domain.errors import Barred, Disconnected, InvalidInput, PhantomsError, ProviderError, Transient
-from phantoms_dagster.domain.grants import STORED
+from phantoms_dagster.domain.grants import STORED, AppRefused
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.platforms.scopes import Scope
 from phantoms_dagster.providers.http import describe
@@ -161,6 +161,9 @@ def _refused(check: str, error: ProviderError, *, renew: str, network: str) -> F
         return Finding(check, "wrong", f"cannot be reached: {unreachable(error)}", network)
     if status == 407:
         return Finding(check, "wrong", "cannot be reached: a proxy on the way requires a login (407)", network)
+    if isinstance(error, AppRefused):
+        fix = "correct it wherever Phantoms runs, and start it again: the account stays connected"
+        return Finding(check, "wrong", said, fix)
     if isinstance(error, Transient):
         return Finding(check, "note", f"the check was not possible: {said}", "the service has problems or is busy: try again later")
     if error.code == "reconnect":

@@ -348,6 +348,64 @@ def test_what_cannot_be_connected_says_what_to_do_instead(commands: Commands) ->
     )
 
 
+def test_a_redirect_uri_with_any_port_is_taken_as_tiktok_shows_it(commands: Commands) -> None:
+    """The `*` of TikTok's own form ended the command with a traceback."""
+    registered = {"PHANTOMS_TIKTOK_REDIRECT_URI": "http://127.0.0.1:*/from-tiktok"}
+    process = commands.start("accounts", "connect", "tiktok", **registered)
+    asked = {key: values[0] for key, values in parse_qs(urlsplit(commands.page(process)).query).items()}
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/from-tiktok", asked["redirect_uri"])
+    page = httpx.get(asked["redirect_uri"], params={"state": asked["state"], **CODE})
+    assert "Connected" in page.text
+    assert "connected tiktok:reef" in commands.end(process)
+    process = commands.start("accounts", "connect", "tiktok", "--paste", **registered)
+    assert "redirect_uri=http%3A%2F%2F127.0.0.1%3A8400%2Ffrom-tiktok" in commands.page(process)
+
+
+@pytest.mark.parametrize("uri", ["127.0.0.1:8400/callback", "http://127.0.0.1:99999/callback", "http://127.0.0.1:x/callback"])
+def test_a_redirect_uri_that_is_no_address_is_refused_in_words(commands: Commands, uri: str) -> None:
+    said = commands.run("accounts", "connect", "tiktok", code=2, PHANTOMS_TIKTOK_REDIRECT_URI=uri)
+    assert f"PHANTOMS_TIKTOK_REDIRECT_URI is {uri}, which is not an address" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("name", ["youtube", "tiktok", "instagram"])
+def test_the_owner_is_not_asked_while_the_secret_is_missing(commands: Commands, name: str) -> None:
+    """The code of the page was wasted: the secret was missed only after the owner had granted access."""
+    missing = f"PHANTOMS_{name.upper()}_CLIENT_SECRET"
+    said = commands.run("accounts", "connect", name, "--paste", code=2, **{missing: ""})
+    assert f"{missing} is not set" in said
+    assert "/authorize?" not in said
+
+
+def test_instagram_is_not_opened_with_an_address_that_meta_refuses(commands: Commands) -> None:
+    given = {"PHANTOMS_INSTAGRAM_AUTHORIZE_URL": "https://www.instagram.com/oauth/authorize", "PHANTOMS_INSTAGRAM_REDIRECT_URI": ""}
+    said = " ".join(commands.run("accounts", "connect", "instagram", "--paste", code=2, **given).split())
+    assert "Instagram sends people back to https addresses only" in said
+    assert "set PHANTOMS_INSTAGRAM_REDIRECT_URI to it" in said
+
+
+def test_a_platform_that_does_not_answer_is_explained_and_so_is_what_to_do(commands: Commands) -> None:
+    away = {"PHANTOMS_YOUTUBE_TOKEN_URL": "http://127.0.0.1:1"}
+    process = commands.start("accounts", "connect", "youtube", "--paste", **away)
+    commands.page(process)
+    said = " ".join(commands.end(process, "the-code\n", code=1).split())
+    assert "YouTube cannot be reached: the connection was refused; nothing was stored. Connect again once it answers" in said
+
+
+def test_connect_says_that_the_running_phantoms_does_not_have_the_app(commands: Commands) -> None:
+    """The account was connected from a second terminal, and an hour later nobody could renew its token."""
+    running = commands.home / "running.env"
+    running.write_text(f"PHANTOMS_DATABASE_URL='{commands.database_url}'\n")
+    commands.paste("youtube", answer=CODE)
+    said = " ".join("".join(commands.printed).split())
+    assert "the running `phantoms up` has another PHANTOMS_YOUTUBE_CLIENT_ID, or none" in said
+    commands.printed.clear()
+    url = commands.platform.url
+    known = {"CLIENT_ID": "app", "BASE_URL": url, "TOKEN_URL": url}
+    running.write_text("".join(f"PHANTOMS_YOUTUBE_{name}='{value}'\n" for name, value in known.items()))
+    commands.paste("youtube", answer=CODE)
+    assert "the running `phantoms up`" not in " ".join("".join(commands.printed).split())
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("x" * 101, "1 to 100 characters"), ("a\nb", "one line"), ("a\u202eb", "U+202E"), ("a\x1b[2Jb", "U+001B")]
 )

@@ -180,6 +180,17 @@ async def test_a_desk_elsewhere_says_what_to_register_or_gives_the_command(
         assert asked["redirect_uri"] == ["https://desk.example/callback"]
 
 
+async def test_a_registered_address_with_any_port_is_the_desks_own(
+    database_url: str, redis_url: str, tmp_path: Path, sandbox: Running
+) -> None:
+    """TikTok's form takes `*` for the port, and people copy the address from there."""
+    (tmp_path / "channels.yaml").write_text(CHANNELS)
+    given = {**app(sandbox), "desk_url": "http://127.0.0.1:4000", "youtube_redirect_uri": "http://127.0.0.1:*/callback"}
+    async with open_desk(database_url, redis_url, tmp_path, **given) as desk:
+        asked = parse_qs(urlsplit(await begin(await desk.logged_in("olga", "operator"))).query)
+        assert asked["redirect_uri"] == ["http://127.0.0.1:4000/callback"]
+
+
 async def test_an_account_is_checked_and_disconnected_after_a_question(desk: DeskWorld, sandbox: Running) -> None:
     olga = await desk.logged_in("olga", "operator")
     await olga.get(accept(await begin(olga)))

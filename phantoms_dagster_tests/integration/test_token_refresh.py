@@ -22,7 +22,7 @@ from sqlalchemy.exc import OperationalError
 
 from phantoms_dagster.domain.accounts import CONNECTED, DISCONNECTED, EXPIRING, standing
 from phantoms_dagster.domain.errors import Disconnected, NotYet, Permanent, StoreAway, Transient
-from phantoms_dagster.domain.grants import Grant
+from phantoms_dagster.domain.grants import AppRefused, Grant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity
 from phantoms_dagster.platforms.oauth import App
@@ -74,10 +74,12 @@ class Fleet:
         with_engine(self.database_url, lambda e: Grants(e, self.vault()).connect(TIKTOK, "reef", Grant(**given), OWNER))
 
     @asynccontextmanager
-    async def process(self, pause: float = 60.0, own_wait: float = 90.0) -> AsyncIterator[TokenRefresher]:
+    async def process(
+        self, pause: float = 60.0, own_wait: float = 90.0, secret: str | None = "app-secret"
+    ) -> AsyncIterator[TokenRefresher]:
         database = async_engine(self.database_url)
         async with httpx.AsyncClient() as client:
-            app = App(TIKTOK, {"client_id": "app"}.__getitem__, {"client_secret": "app-secret"}.get)
+            app = App(TIKTOK, {"client_id": "app"}.__getitem__, {"client_secret": secret}.get)
             oauth = TikTokOAuth(client=client, app=app, authorize_url="https://example.org/", base_url=self.server.url)
             store = PostgresGrants(database, self.vault())
             refresher = TokenRefresher(store=store, oauth={TIKTOK: oauth}, clock=SystemClock(), pause=pause, own_wait=own_wait)
@@ -173,6 +175,8 @@ GARBLED: dict[str, Callable[[], web.Response]] = {
     "error with status 200": lambda: web.json_response({"error": "internal_error", "log_id": "1"}),
     "another owner": lambda: web.json_response({"access_token": "act.x", "expires_in": 5, "open_id": "open-2"}),
     "server error with status 400": lambda: web.json_response({"error": "internal_failure"}, status=400),
+    "a redirect": lambda: web.Response(status=302, headers={"Location": "https://login.example.org/"}),
+    "a proxy's page with status 403": lambda: web.Response(status=403, text="<html>blocked</html>", content_type="text/html"),
     "wrong app": lambda: web.json_response({"error": "invalid_client"}, status=401),
 }
 
@@ -200,6 +204,40 @@ async def test_a_failed_early_refresh_leaves_the_token_that_still_works_in_use(f
         assert await process.token(TIKTOK, "reef") == "act.old"
         assert await process.token(TIKTOK, "reef") == "act.old"
     assert len(fleet.server.calls) == 1  # the next try is a minute later
+
+
+@pytest.mark.parametrize("answer", ["no JSON", "a redirect", "a proxy's page with status 403"])
+async def test_a_page_that_is_not_the_platforms_own_is_no_refusal(fleet: Fleet, answer: str) -> None:
+    """A redirect and a 403 of a proxy counted as refusals, so the account needed a person."""
+    fleet.server.answers.append(GARBLED[answer])
+    fleet.age(1.0)
+    async with fleet.process() as process:
+        with pytest.raises(Transient) as caught:
+            await process.token(TIKTOK, "reef")
+    assert caught.value.code == "malformed"
+
+
+async def test_a_process_without_the_apps_secret_uses_the_token_while_it_lives_and_then_names_the_variable(fleet: Fleet) -> None:
+    """The missing setting stopped posts while the token still worked, and each post failed for good."""
+    async with fleet.process(secret=None) as process:
+        fleet.age(0.9)
+        assert await process.token(TIKTOK, "reef") == "act.old"
+        fleet.age(1.0)
+        for _ in range(2):
+            with pytest.raises((AppRefused, NotYet), match="renewed"):
+                await process.token(TIKTOK, "reef")
+    assert fleet.server.calls == []
+    assert not fleet.account.dead
+    async with fleet.process(pause=0.0) as process:
+        assert await process.token(TIKTOK, "reef") == "act.token-1"
+
+
+async def test_a_tiktok_connection_that_ends_with_its_first_renewal_names_the_sandbox_of_the_app(fleet: Fleet) -> None:
+    fleet.server.alive.clear()
+    fleet.age(1.0)
+    async with fleet.process() as process:
+        with pytest.raises(Disconnected, match="TikTok may renew no tokens for the sandbox of an app"):
+            await process.token(TIKTOK, "reef")
 
 
 async def test_reconnect_is_said_once_when_the_current_generation_is_refused_and_the_platform_is_not_asked_again(
@@ -378,7 +416,7 @@ async def test_no_error_of_a_token_endpoint_repeats_a_token_or_a_secret(fleet: F
         fleet.server.answers.append(lambda body=body: web.Response(status=400, text=body))  # type: ignore[misc]
         fleet.age(1.0)
         async with fleet.process(pause=0.0) as process:
-            with pytest.raises(Permanent) as refused:
+            with pytest.raises((Permanent, Transient)) as refused:
                 await process.token(TIKTOK, "reef")
         said = f"{refused.value} {refused.value.evidence} {caplog.text}"
         assert not any(secret in said for secret in ("rft.old", "act.old", "client_secret=app-secret"))

@@ -18,11 +18,14 @@ from phantoms_dagster.providers.http import objects
 
 PLATFORM = Platform("instagram")
 FACEBOOK_HOST = "graph.facebook.com"
+INSTAGRAM = "instagram.com"
 TOKEN_PATH = "/oauth/access_token"  # noqa: S105 - a path
 DAY = 86_400.0
 # A token younger than a day cannot be renewed. Weekly leaves seven chances before it expires.
 YOUNGEST, WEEK = DAY, 7 * DAY
 DEAD = oauth.DEAD | {"190", "102"}
+# Errors of the Graph API that pass by themselves: unknown, service, and the four limits of calls.
+TROUBLE = oauth.TROUBLE | {"1", "2", "4", "17", "32", "613"}
 
 
 class InstagramOAuth(oauth.Endpoints):
@@ -43,8 +46,14 @@ class InstagramOAuth(oauth.Endpoints):
                 "PHANTOMS_INSTAGRAM_BASE_URL=https://graph.instagram.com first"
             )
             raise InvalidInput(message)
+        if httpx.URL(self._authorize_url).host.endswith(INSTAGRAM) and not redirect_uri.startswith("https://"):
+            message = (
+                f"Instagram sends people back to https addresses only, and not to {redirect_uri}: register one of yours for the "
+                "app, and set PHANTOMS_INSTAGRAM_REDIRECT_URI to it"
+            )
+            raise InvalidInput(message)
         params = {
-            "client_id": self._app.id,
+            "client_id": self._client_id(),
             "redirect_uri": redirect_uri,
             "response_type": "code",
             "scope": ",".join(scope.name for scope in self.needed),
@@ -74,7 +83,9 @@ class InstagramOAuth(oauth.Endpoints):
         return await self._long("refresh_access_token", params)
 
     async def _long(self, place: str, params: dict[str, str], *, scopes: tuple[str, ...] | None = None) -> Grant:
-        answer = await oauth.ask(self._client, "GET", f"{self._base}/{place}", platform=PLATFORM, dead=DEAD, params=params)
+        answer = await oauth.ask(
+            self._client, "GET", f"{self._base}/{place}", platform=PLATFORM, dead=DEAD, trouble=TROUBLE, params=params
+        )
         return Grant(
             access_token=oauth.text(answer, "access_token", platform=PLATFORM),
             life_seconds=oauth.seconds(answer, "expires_in", platform=PLATFORM),

@@ -19,6 +19,12 @@ from phantoms_dagster.platforms.tiktok.grants import SCOPES, scopes_for
 PLATFORM = Platform("tiktok")
 TOKEN_PATH = "/v2/oauth/token/"  # noqa: S105 - a path
 REVOKE_PATH = "/v2/oauth/revoke/"
+# An access token lives a day. A connection that ends with its first renewal is usually one of TikTok's sandbox.
+FIRST_RENEWAL_SECONDS = 2 * 86_400.0
+SANDBOX = (
+    "TikTok may renew no tokens for the sandbox of an app: if the client key is the sandbox's, use the key of the app that TikTok "
+    "has approved, and connect again"
+)
 
 
 class TikTokOAuth(oauth.Endpoints):
@@ -35,7 +41,7 @@ class TikTokOAuth(oauth.Endpoints):
         """See the port. TikTok wants the challenge in hexadecimal, unlike RFC 7636, and the scopes separated by commas."""
         verifier = oauth.new_verifier()
         params = {
-            "client_key": self._app.id,
+            "client_key": self._client_id(),
             "scope": ",".join(scope.name for scope in self.needed),
             "response_type": "code",
             "redirect_uri": redirect_uri,
@@ -56,6 +62,10 @@ class TikTokOAuth(oauth.Endpoints):
     async def renew(self, stored: StoredGrant) -> Grant:
         """See the port."""
         return await self._granted({"grant_type": "refresh_token", "refresh_token": stored.credential})
+
+    def why_dead(self, stored: StoredGrant) -> str:
+        """See the port. Developers report `invalid_grant` for every renewal in the sandbox of TikTok for Developers."""
+        return SANDBOX if stored.connected_seconds < FIRST_RENEWAL_SECONDS else ""
 
     async def _granted(self, form: dict[str, str]) -> Grant:
         data = {**form, "client_key": self._app.id, "client_secret": self._app.secret}

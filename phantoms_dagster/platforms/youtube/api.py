@@ -25,6 +25,8 @@ from phantoms_dagster.providers.http import (
     answered_at,
     bearer,
     evidence,
+    foreign,
+    has_object,
     json_object,
     retry_after,
     same_service,
@@ -120,7 +122,7 @@ def accepted(response: httpx.Response, now: datetime, *, commits: bool = False) 
     if response.status_code >= 500:
         raise server_error(response, provider=PROVIDER, commits=commits)
     if response.status_code >= 300:
-        raise refusal(response, now)
+        raise refusal(response, now) if commits or has_object(response) else foreign(response, provider=PROVIDER)
     return json_object(response, provider=PROVIDER, commits=commits)
 
 

@@ -45,6 +45,8 @@ class YouTubeGrants:
         response = await http.send(self._client, "POST", url, provider="youtube", params={"access_token": token})
         if response.status_code == 404:
             return None
+        if not response.is_server_error and not http.has_object(response):
+            raise http.foreign(response, provider="youtube")
         if response.status_code in (400, 401):
             said = redact(str(http.lenient_json(response).get("error_description") or response.status_code))
             message = f"Google does not accept the token ({said.replace(token, '***')})"

@@ -35,7 +35,7 @@ class GoogleOAuth(oauth.Endpoints):
         verifier = oauth.new_verifier()
         params = {
             "response_type": "code",
-            "client_id": self._app.id,
+            "client_id": self._client_id(),
             "redirect_uri": redirect_uri,
             "scope": " ".join(PREFIX + scope.name for scope in self.needed),
             "access_type": "offline",

@@ -1,0 +1,74 @@
+"""A redirect or a page that a proxy put in the way of a read says nothing about an account. It counted as a refusal."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from phantoms_dagster.domain.errors import Transient
+from phantoms_dagster.domain.grants import AppRefused
+from phantoms_dagster.domain.models import Platform
+from phantoms_dagster.platforms import oauth
+from phantoms_dagster.platforms.instagram.api import judge
+from phantoms_dagster.platforms.instagram.oauth import TROUBLE
+from phantoms_dagster.platforms.youtube.api import accepted
+from phantoms_dagster.platforms.youtube.grants import YouTubeGrants
+from phantoms_dagster.wiring.account_tools import GivenToken
+
+PAGES = {
+    "redirect": (302, ""),
+    "block page": (403, "<html>This site is blocked</html>"),
+    "proxy's login": (407, "<html>log in</html>"),
+}
+LIMITS = '{"error": {"message": "said", "type": "OAuthException", "code": %d}}'
+
+
+@pytest.fixture(params=PAGES.values(), ids=PAGES)
+def page(request: pytest.FixtureRequest) -> httpx.Response:
+    status, text = request.param
+    asked = httpx.Request("GET", "https://www.googleapis.com/youtube/v3/channels")
+    return httpx.Response(status, text=text, headers={"Location": "https://login.example.org/"}, request=asked)
+
+
+def client_with(response: httpx.Response) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(response.status_code, text=response.text)))
+
+
+def test_a_read_of_youtube_is_repeated(page: httpx.Response) -> None:
+    with pytest.raises(Transient, match="a proxy or a login page may be in the way"):
+        accepted(page, datetime.now(UTC))
+
+
+def test_a_read_of_instagram_is_repeated(page: httpx.Response) -> None:
+    assert isinstance(judge(page, "shore"), Transient)
+
+
+async def test_the_permissions_of_a_youtube_token_are_read_again(page: httpx.Response) -> None:
+    async with client_with(page) as client:
+        grants = YouTubeGrants(client=client, base_url="https://www.googleapis.com", tokens=GivenToken("ya29.token"))
+        with pytest.raises(Transient):
+            await grants.missing("ocean")
+
+
+async def test_a_token_is_asked_for_again(page: httpx.Response) -> None:
+    async with client_with(page) as client:
+        with pytest.raises(Transient):
+            await oauth.ask(client, "POST", "https://oauth2.googleapis.com/token", platform=Platform("youtube"))
+
+
+@pytest.mark.parametrize("code", [1, 2, 4, 17, 32, 613])
+async def test_trouble_and_limits_of_the_graph_api_do_not_end_a_connection(code: int) -> None:
+    async with client_with(httpx.Response(400, text=LIMITS % code)) as client:
+        with pytest.raises(Transient):
+            await oauth.ask(client, "GET", "https://graph.instagram.com/", platform=Platform("instagram"), trouble=TROUBLE)
+
+
+@pytest.mark.parametrize("error", ["invalid_client", "deleted_client", "disabled_client"])
+async def test_an_app_that_google_no_longer_accepts_is_named_as_the_cause(error: str) -> None:
+    """Google deletes the clients of apps that nothing used for half a year."""
+    async with client_with(httpx.Response(401, text=json.dumps({"error": error}))) as client:
+        with pytest.raises(AppRefused, match="check PHANTOMS_YOUTUBE_CLIENT_ID and PHANTOMS_YOUTUBE_CLIENT_SECRET"):
+            await oauth.ask(client, "POST", "https://oauth2.googleapis.com/token", platform=Platform("youtube"))
