@@ -133,7 +133,7 @@ async def ask(
         raise Throttled(f"{platform.title}: too many calls of its token endpoint", retry_after=http.retry_after(response), **given)
     if response.status_code >= 500:
         raise http.server_error(response, provider=str(platform))
-    if not http.has_object(response):  # every refusal of a token endpoint is JSON
+    if http.is_foreign(response):  # every refusal of a token endpoint is JSON
         raise http.foreign(response, provider=str(platform))
     if error in trouble or response.status_code == 408:
         wait = http.retry_after(response)

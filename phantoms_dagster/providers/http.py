@@ -127,12 +127,14 @@ def lenient_json(response: httpx.Response) -> JsonObject:
     return body if isinstance(body, dict) else {}
 
 
-def has_object(response: httpx.Response) -> bool:
-    """Whether the body is a JSON object, even an empty one."""
-    try:
-        return isinstance(response.json(), dict)
-    except ValueError:
+def is_foreign(response: httpx.Response) -> bool:
+    """Whether a redirect or a refusal is not the API's own, because it has no JSON object. A 404 is: a wrong base URL gives one."""
+    if response.status_code == 404:
         return False
+    try:
+        return not isinstance(response.json(), dict)
+    except ValueError:
+        return True
 
 
 def foreign(response: httpx.Response, *, provider: str) -> Transient:

@@ -18,7 +18,7 @@ from phantoms_dagster.platforms.youtube.api import accepted
 from phantoms_dagster.platforms.youtube.grants import YouTubeGrants
 from phantoms_dagster.wiring.account_tools import GivenToken
 
-PAGES = {
+PAGES: dict[str, tuple[int, str]] = {
     "redirect": (302, ""),
     "block page": (403, "<html>This site is blocked</html>"),
     "proxy's login": (407, "<html>log in</html>"),
@@ -26,7 +26,7 @@ PAGES = {
 LIMITS = '{"error": {"message": "said", "type": "OAuthException", "code": %d}}'
 
 
-@pytest.fixture(params=PAGES.values(), ids=PAGES)
+@pytest.fixture(params=list(PAGES.values()), ids=list(PAGES))
 def page(request: pytest.FixtureRequest) -> httpx.Response:
     status, text = request.param
     asked = httpx.Request("GET", "https://www.googleapis.com/youtube/v3/channels")

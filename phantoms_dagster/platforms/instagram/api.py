@@ -130,7 +130,7 @@ def _judge_status(response: httpx.Response, *, commits: bool) -> ProviderError:
         return http.server_error(response, provider=PROVIDER, commits=commits)
     if commits:
         return Unknown(f"Instagram answered {response.status_code} without an error object", **said)
-    if not http.has_object(response):
+    if http.is_foreign(response):
         return http.foreign(response, provider=PROVIDER)
     return http.unexpected(response, provider=PROVIDER)
 

@@ -26,7 +26,7 @@ from phantoms_dagster.providers.http import (
     bearer,
     evidence,
     foreign,
-    has_object,
+    is_foreign,
     json_object,
     retry_after,
     same_service,
@@ -122,7 +122,7 @@ def accepted(response: httpx.Response, now: datetime, *, commits: bool = False) 
     if response.status_code >= 500:
         raise server_error(response, provider=PROVIDER, commits=commits)
     if response.status_code >= 300:
-        raise refusal(response, now) if commits or has_object(response) else foreign(response, provider=PROVIDER)
+        raise foreign(response, provider=PROVIDER) if is_foreign(response) and not commits else refusal(response, now)
     return json_object(response, provider=PROVIDER, commits=commits)
 
 

@@ -45,7 +45,7 @@ class YouTubeGrants:
         response = await http.send(self._client, "POST", url, provider="youtube", params={"access_token": token})
         if response.status_code == 404:
             return None
-        if not response.is_server_error and not http.has_object(response):
+        if not response.is_server_error and http.is_foreign(response):
             raise http.foreign(response, provider="youtube")
         if response.status_code in (400, 401):
             said = redact(str(http.lenient_json(response).get("error_description") or response.status_code))
