@@ -6,7 +6,7 @@ If it does not, all posts of the account wait. `store.accounts` keeps the row. E
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from phantoms_dagster.domain.accounts import ACTIVE, BARRED, DISCONNECTED, MISMATCH, Account, fingerprint
 from phantoms_dagster.domain.errors import Barred, NotYet, Permanent
@@ -18,6 +18,8 @@ ASK_AGAIN_SECONDS = 300.0
 # A barred account is tried with a post, which a platform may hold against it. So the pause grows up to this.
 # `phantoms accounts check` lets the next post try at once.
 BARRED_MOST_SECONDS = 21_600.0
+# When a post is tried again whose account was connected while the post was under way.
+CONNECTED_SECONDS = 1.0
 
 
 class AccountStore(Protocol):
@@ -38,13 +40,23 @@ class AccountStore(Protocol):
         """Record that the token works and belongs to that identity. Stages that waited for the account become due."""
         ...
 
-    async def mark(self, account: Account, state: str, reason: str, token_sha256: str | None) -> None:
-        """Record that the account waits, and why."""
+    async def mark(self, account: Account, state: str, reason: str, token_sha256: str | None) -> bool:
+        """Record that the account waits, and why. False if a person connected it after `account` was read."""
         ...
 
     async def other_account(self, platform: Platform, subject: str, name: str) -> str | None:
         """The name of another account of the channels with the same owner, or None."""
         ...
+
+
+class Entered(NamedTuple):
+    """A post that was let through. `probes`: the account was barred, and this post tests whether it still is.
+
+    `account`: as it was then; None in the sandbox.
+    """
+
+    probes: bool
+    account: Account | None = None
 
 
 class AccountWaits(NotYet):
@@ -67,13 +79,19 @@ class AccountGate:
         self._readers = readers
         self._sandboxed = sandboxed
 
-    async def enter(self, platform: Platform, name: str) -> bool:
+    async def look(self, platform: Platform, name: str) -> Account | None:
+        """The account as it is before a call, for `dead`; None in the sandbox."""
+        return None if self._sandboxed(platform) else await self._store.look(platform, name)
+
+    async def enter(self, platform: Platform, name: str) -> Entered:
         """Let a post through or raise AccountWaits. Other errors of the platform are raised unchanged.
 
-        Returns True when the account was barred and this post tests whether it still is. Then call `post_succeeded` if it succeeds.
+        Call `post_succeeded` if it probes and succeeds, and `refused` with its account if its token is refused.
         """
         if self._sandboxed(platform):
-            return False  # the sandbox has no accounts to mix up, and its accounts are not stored among the real ones
+            return Entered(
+                probes=False
+            )  # the sandbox has no accounts to mix up, and its accounts are not stored among the real ones
         account = await self._store.look(platform, name)
         try:
             token = await self._tokens.token(platform, name)
@@ -82,7 +100,7 @@ class AccountGate:
         used = fingerprint(token)
         same = account.token_sha256 == used
         if account.state == ACTIVE and same and account.subject is not None:
-            return False
+            return Entered(probes=False, account=account)
         longest = BARRED_MOST_SECONDS if account.state == BARRED else ASK_AGAIN_SECONDS
         if (
             account.state != ACTIVE
@@ -91,7 +109,7 @@ class AccountGate:
         ):
             raise AccountWaits(waiting(account, account.reason or account.state), retry_after=ASK_AGAIN_SECONDS)
         if account.state == BARRED and same:
-            return True  # the owner is known, and only a post can show whether it may post again
+            return Entered(probes=True, account=account)  # the owner is known, and only a post can show whether it may post again
         try:
             identity = await self._readers[platform].read(name)
         except Permanent as error:
@@ -110,7 +128,7 @@ class AccountGate:
             )
             raise await self._stop(account, MISMATCH, reason, used)
         await self._store.confirm(account, identity, used)
-        return False
+        return Entered(probes=False, account=account)
 
     async def post_succeeded(self, platform: Platform, name: str) -> None:
         """Record that a post of a barred account succeeded. The account's other posts become due."""
@@ -120,14 +138,20 @@ class AccountGate:
         identity = AccountIdentity(account.subject, account.label or account.subject)
         await self._store.confirm(account, identity, fingerprint(await self._tokens.token(platform, name)))
 
-    async def dead(self, platform: Platform, name: str, error: Permanent) -> None:
-        """Record that reading metrics was refused because of the token, so that posts need not find that out one by one."""
-        if not self._sandboxed(platform):
-            await self.refused(platform, name, error)
+    async def dead(self, platform: Platform, name: str, error: Permanent, before: Account | None) -> None:
+        """Record that reading metrics was refused because of the token, so that posts need not find that out one by one.
 
-    async def refused(self, platform: Platform, name: str, error: Permanent) -> AccountWaits:
-        """Record that the platform refused the account's token during a post. Returns the error to raise."""
-        account = await self._store.look(platform, name)
+        `before`: see `look`.
+        """
+        if not self._sandboxed(platform):
+            await self.refused(platform, name, error, before)
+
+    async def refused(self, platform: Platform, name: str, error: Permanent, before: Account | None = None) -> AccountWaits:
+        """Record that the platform refused the account's token during a post. Returns the error to raise.
+
+        `before`: the account as it was before the post. If a person has connected it since, its new tokens were not refused.
+        """
+        account = before or await self._store.look(platform, name)
         try:
             used = fingerprint(await self._tokens.token(platform, name))
         except Permanent:
@@ -136,7 +160,8 @@ class AccountGate:
         return await self._stop(account, state, str(error), used)
 
     async def _stop(self, account: Account, state: str, reason: str, token_sha256: str | None) -> AccountWaits:
-        await self._store.mark(account, state, reason, token_sha256)
+        if not await self._store.mark(account, state, reason, token_sha256):
+            return AccountWaits(waiting(account, "it was connected a moment ago"), retry_after=CONNECTED_SECONDS)
         return AccountWaits(waiting(account, reason), retry_after=ASK_AGAIN_SECONDS)
 
 

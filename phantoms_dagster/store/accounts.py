@@ -70,12 +70,20 @@ _MARK = text(
         -- The time when it began to wait, not of the last check, so that one problem causes one alert.
         state_since = CASE WHEN accounts.state = 'active' THEN clock_timestamp()
             ELSE COALESCE(accounts.state_since, accounts.updated_at) END
+    -- What a call with the tokens of an earlier connection met says nothing about this one.
+    WHERE accounts.connected_at IS NOT DISTINCT FROM :connected_at
+    RETURNING id
     """
 )
+# Locked in the same order as claims lock them. A deadlock would lose the tokens of a person who connects the account.
 _WAKE = text(
     """
-    UPDATE phantoms.stages SET retry_at = clock_timestamp(), updated_at = clock_timestamp()
-    WHERE stage = :stage AND state = 'deferred' AND starts_with(reason, :waiting)
+    WITH waiting AS MATERIALIZED (
+        SELECT video_id, stage FROM phantoms.stages
+        WHERE stage = :stage AND state = 'deferred' AND starts_with(reason, :waiting) ORDER BY video_id FOR UPDATE
+    )
+    UPDATE phantoms.stages s SET retry_at = clock_timestamp(), updated_at = clock_timestamp()
+    FROM waiting w WHERE s.video_id = w.video_id AND s.stage = w.stage
     """
 )
 # Only accounts that a channel names now, because a renamed account has the same owner under its old name.
@@ -158,13 +166,14 @@ class PostgresAccounts:
 
         await transaction(self._engine, work)
 
-    async def mark(self, account: Account, state: str, reason: str, token_sha256: str | None) -> None:
+    async def mark(self, account: Account, state: str, reason: str, token_sha256: str | None) -> bool:
         """See the port."""
 
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(_MARK, {**_key(account), "state": state, "reason": reason, "token": token_sha256})
+        async def work(connection: AsyncConnection) -> bool:
+            values = {"state": state, "reason": reason, "token": token_sha256, "connected_at": account.connected_at}
+            return (await connection.execute(_MARK, {**_key(account), **values})).first() is not None
 
-        await transaction(self._engine, work)
+        return await transaction(self._engine, work)
 
     async def other_account(self, platform: Platform, subject: str, name: str) -> str | None:
         """See the port."""

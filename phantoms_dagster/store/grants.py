@@ -89,13 +89,16 @@ _CONNECT = text(
         access_issued_at, access_expires_at, refresh_expires_at, scopes, generation, connected_at)
     VALUES (:platform, :name, :source, :subject, :label, :sha256, :access, :refresh, clock_timestamp(),
         clock_timestamp() + make_interval(secs => :life), clock_timestamp() + make_interval(secs => :refresh_life),
-        COALESCE(CAST(:scopes AS text[]), '{}'), 1, clock_timestamp())
+        COALESCE(CAST(:scopes AS text[]), '{}'),
+        -- In milliseconds. A number that begins again would let a late answer into an account that was removed meanwhile.
+        CAST(EXTRACT(epoch FROM clock_timestamp()) * 1000 AS bigint), clock_timestamp())
     ON CONFLICT (platform, name, gateway) DO UPDATE SET token_ref = excluded.token_ref,
         subject = excluded.subject, label = excluded.label,
         token_sha256 = excluded.token_sha256, access_token = excluded.access_token, refresh_token = excluded.refresh_token,
         access_issued_at = excluded.access_issued_at, access_expires_at = excluded.access_expires_at,
-        refresh_expires_at = excluded.refresh_expires_at, scopes = excluded.scopes, generation = a.generation + 1,
-        connected_at = excluded.connected_at, dead_generation = NULL, refreshed_at = NULL, refresh_until = NULL,
+        refresh_expires_at = excluded.refresh_expires_at, scopes = excluded.scopes,
+        generation = GREATEST(a.generation + 1, excluded.generation), connected_at = excluded.connected_at, dead_generation = NULL,
+        refreshed_at = NULL, refresh_until = NULL,
         refresh_sha256 = NULL, state = 'active', reason = NULL, state_since = NULL, asked_at = NULL, updated_at = clock_timestamp()
     WHERE a.subject IS NULL OR a.subject = excluded.subject
     RETURNING id
@@ -107,7 +110,7 @@ _DISCONNECT = text(
         access_expires_at = NULL, refresh_expires_at = NULL, scopes = '{}', generation = generation + 1, dead_generation = NULL,
         refreshed_at = NULL, refresh_until = NULL, refresh_sha256 = NULL, token_sha256 = NULL, state = 'active', reason = NULL,
         state_since = NULL, asked_at = NULL, updated_at = clock_timestamp()
-    WHERE platform = :platform AND name = :name AND gateway = '' AND access_token IS NOT NULL
+    WHERE platform = :platform AND name = :name AND gateway = '' AND generation = :generation AND access_token IS NOT NULL
     RETURNING id
     """
 )
@@ -181,13 +184,21 @@ class Grants:
 
     def read(self, platform: Platform, name: str) -> StoredGrant:
         """The account's tokens. Raises NotFound, and Permanent when no key decrypts them."""
+        return _stored(self._row(platform, name), self._vault)
+
+    def generation(self, platform: Platform, name: str) -> int:
+        """The generation of the account's tokens, whether a key decrypts them or not. Raises NotFound."""
+        found: int = self._row(platform, name)["generation"]
+        return found
+
+    def _row(self, platform: Platform, name: str) -> RowMapping:
         with reading(self._engine).connect() as connection:
             row = connection.execute(_READ, _key(platform, name)).mappings().first()
         if row is None:
             raise NotFound(
                 f"{platform}:{name} has no stored tokens; `phantoms accounts` lists the accounts and where their tokens are"
             )
-        return _stored(row, self._vault)
+        return row
 
     def connect(self, platform: Platform, name: str, grant: Grant, owner: AccountIdentity) -> None:
         """Store the tokens of a newly connected account. Its waiting posts become due. Raises InvalidInput for another owner."""
@@ -204,11 +215,11 @@ class Grants:
                 raise InvalidInput(f"{message}. To change the owner: phantoms accounts --forget {platform}:{name}")
             wake_posts(connection, Account(platform, name))
 
-    def disconnect(self, platform: Platform, name: str) -> None:
-        """Delete the account's tokens. Its posts and its owner stay. Raises NotFound."""
+    def disconnect(self, platform: Platform, name: str, generation: int) -> bool:
+        """Delete the account's tokens. Its posts and its owner stay. False if the generation is not that one any more."""
         with self._engine.begin() as connection:
-            if connection.execute(_DISCONNECT, _key(platform, name)).first() is None:
-                raise NotFound(f"{platform}:{name} has no stored tokens")
+            values = {**_key(platform, name), "generation": generation}
+            return connection.execute(_DISCONNECT, values).first() is not None
 
     def reencrypt(self) -> int:
         """Encrypt all tokens with the newest key, in one transaction. Returns the number of accounts. Raises WrongKey."""

@@ -37,13 +37,13 @@ class AccountPublisher:
     async def verbs(self, job: PublishJob) -> AsyncIterator[PublishVerbs]:
         """See the port."""
         with calling_for(job.account):
-            probes = await self._gate.enter(job.platform, job.account)
+            entered = await self._gate.enter(job.platform, job.account)
             try:
                 async with self._publisher.verbs(job) as verbs:
                     yield verbs
             except Disconnected as error:
-                raise await self._gate.refused(job.platform, job.account, error) from error
-            if probes:
+                raise await self._gate.refused(job.platform, job.account, error, entered.account) from error
+            if entered.probes:
                 await self._gate.post_succeeded(job.platform, job.account)
 
 
@@ -74,12 +74,13 @@ class AccountExtras:
 
     async def add(self, extra: ExtraJob) -> str:
         """See the port."""
+        before = await self._gate.look(self.platform, extra.account)
         with calling_for(extra.account):
             try:
                 return await self._adder.add(extra)
             except Disconnected as error:
                 if not isinstance(error, Barred):  # an account that may not add captions may still post
-                    await self._gate.dead(self.platform, extra.account, error)
+                    await self._gate.dead(self.platform, extra.account, error, before)
                 raise
 
 
@@ -95,13 +96,14 @@ class AccountMetricsReader:
     async def pages(self, account: str, remote_ids: Sequence[str], *, without: Collection[str] = ()) -> AsyncIterator[MetricsPage]:
         """See the port."""
         pages = self._reader.pages(account, remote_ids, without=without)
+        before = await self._gate.look(self.platform, account)
         while True:
             with calling_for(account):  # not around the yield: the account would leak into the caller's context
                 try:
                     page = await anext(pages, None)
                 except Disconnected as error:
                     if not isinstance(error, Barred):  # an account that may not read metrics may still post
-                        await self._gate.dead(self.platform, account, error)
+                        await self._gate.dead(self.platform, account, error, before)
                     raise
             if page is None:
                 return

@@ -240,17 +240,19 @@ def _checked(name: str) -> str:
 def disconnect(services: Services, platform: Platform, name: str) -> str:
     """End the connection at the platform, and delete the tokens. Returns why the platform was not told; empty: it was.
 
-    Raises InvalidInput when the account is not connected.
+    Raises NotFound when the account is not connected.
     """
     grants = Grants(services.engine, vault(services.settings))
     owner = "its owner can remove the app in the platform's settings"
-    try:
-        told = revoke(services, platform, name, grants.read(platform, name))
-        why = "" if told else f"the platform has no way to say so; {owner}"
-    except (InvalidInput, ProviderError) as error:
-        why = f"the platform was not told: {error}; {owner}"
-    grants.disconnect(platform, name)
-    return why
+    while True:  # until no process has stored newer tokens meanwhile, which the platform must be told about, too
+        generation = grants.generation(platform, name)
+        try:
+            told = revoke(services, platform, name, grants.read(platform, name))
+            why = "" if told else f"the platform has no way to say so; {owner}"
+        except (InvalidInput, ProviderError) as error:
+            why = f"the platform was not told: {error}; {owner}"
+        if grants.disconnect(platform, name, generation):
+            return why
 
 
 def revoke(services: Services, platform: Platform, name: str, stored: StoredGrant) -> bool:

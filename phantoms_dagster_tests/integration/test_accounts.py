@@ -12,16 +12,19 @@ import pytest
 from phantoms_dagster.domain.accounts import ACTIVE, BARRED, DISCONNECTED, MISMATCH
 from phantoms_dagster.domain.claims import StageTask
 from phantoms_dagster.domain.errors import Barred, Disconnected, Permanent
+from phantoms_dagster.domain.grants import Grant
 from phantoms_dagster.domain.models import Platform
-from phantoms_dagster.domain.ports import MetricsPage, PublishJob
+from phantoms_dagster.domain.ports import AccountIdentity, MetricsPage, PublishJob
 from phantoms_dagster.domain.publication import PublishVerbs
 from phantoms_dagster.platforms.youtube.identity import YouTubeIdentity
-from phantoms_dagster.production.accounts import ASK_AGAIN_SECONDS, AccountGate, AccountWaits
+from phantoms_dagster.production.accounts import ASK_AGAIN_SECONDS, CONNECTED_SECONDS, AccountGate, AccountWaits
 from phantoms_dagster.settings import Settings
 from phantoms_dagster.store.accounts import Accounts, PostgresAccounts
+from phantoms_dagster.store.grants import Grants
 from phantoms_dagster.store.performance.tables import PerformanceTables
 from phantoms_dagster.store.planning import CHANNEL as READY_CHANNEL
 from phantoms_dagster.store.results.readings import Results
+from phantoms_dagster.store.vault import Vault, new_key
 from phantoms_dagster.wiring.account_adapters import AccountMetricsReader, AccountPublisher
 from phantoms_dagster.wiring.endpoints import Endpoints
 from phantoms_dagster.wiring.token_check import check_token
@@ -312,7 +315,7 @@ async def test_a_barred_account_is_tried_less_and_less_often_until_a_person_chec
             asked=asked_ago,
         )
         try:
-            return await watched.enter(YOUTUBE, name)
+            return (await watched.enter(YOUTUBE, name)).probes
         except AccountWaits:
             return False
 
@@ -324,7 +327,43 @@ async def test_a_barred_account_is_tried_less_and_less_often_until_a_person_chec
     with pytest.raises(AccountWaits):
         await watched.enter(YOUTUBE, name)
     Accounts(world.engine).try_soon(YOUTUBE, name)
-    assert await watched.enter(YOUTUBE, name)
+    assert (await watched.enter(YOUTUBE, name)).probes
+
+
+@pytest.mark.parametrize("how", ["a post", "a read of results"])
+async def test_a_refusal_of_old_tokens_says_nothing_about_an_account_that_was_connected_meanwhile(studio: Studio, how: str) -> None:
+    """It was marked as disconnected right after a person had connected it, with an alert, and its posts waited for minutes."""
+    tokens = TokenFile(main="sandbox-ocean")
+    watched = gate(studio, tokens)
+    await watched.enter(YOUTUBE, "main")
+    dead = Disconnected("the token is dead", provider="youtube", code="authError")
+
+    def connects_again() -> None:
+        tokens.tokens["main"] = "sandbox-ocean~2"
+        [known] = [one for one in Accounts(studio.world.engine).all() if one.name == "main"]
+        owner = AccountIdentity(str(known.subject), str(known.label))
+        keys = [new_key()]
+        grant = Grant(access_token="sandbox-ocean~2", life_seconds=3600)
+        Grants(studio.world.engine, Vault(lambda: keys, "the test's keys")).connect(YOUTUBE, "main", grant, owner)
+
+    class RefusedMeanwhile(Reader):
+        async def pages(self, account: str, remote_ids: object, *, without: object = ()) -> AsyncIterator[MetricsPage]:
+            connects_again()
+            raise dead
+            yield
+
+    if how == "a post":
+        before = (await watched.enter(YOUTUBE, "main")).account
+        connects_again()
+        waits = await watched.refused(YOUTUBE, "main", dead, before)
+        assert waits.retry_after == CONNECTED_SECONDS
+    else:
+        with pytest.raises(Disconnected):
+            [page async for page in AccountMetricsReader(RefusedMeanwhile(dead), watched).pages("main", ["v"])]
+    assert Accounts(studio.world.engine).waiting() == []
+    await watched.enter(YOUTUBE, "main")
+    await watched.refused(YOUTUBE, "main", dead, (await watched.enter(YOUTUBE, "main")).account)
+    assert [account.name for account in Accounts(studio.world.engine).waiting()] == ["main"]
 
 
 class Reader:

@@ -304,6 +304,23 @@ def test_an_account_whose_access_token_has_expired_is_revoked_by_a_new_one(comma
     assert form["token"] == "act.access-2"
 
 
+def test_a_disconnection_tells_the_platform_also_about_tokens_that_a_refresh_stored_meanwhile(commands: Commands) -> None:
+    commands.paste("youtube", answer=CODE)
+    answer, revoked = commands.platform.answer, list[str]()
+
+    def renewed_meanwhile(path: str, given: dict[str, str]) -> Any:
+        if path == "/revoke" and not revoked:
+            with psycopg.connect(commands.database_url.replace("+psycopg", ""), autocommit=True) as connection:
+                connection.execute("UPDATE phantoms.accounts SET generation = generation + 1 WHERE name = 'ocean'")
+        revoked.extend([path] if path == "/revoke" else [])
+        return answer(path, given)
+
+    commands.platform.answer = renewed_meanwhile  # type: ignore[method-assign]
+    assert "its tokens are deleted" in commands.run("accounts", "disconnect", "youtube:ocean")
+    assert len(revoked) == 2
+    assert commands.accounts()["youtube:ocean"]["standing"] == "not connected"
+
+
 def test_a_connected_account_stays_connected_when_the_channels_are_imported_again(commands: Commands) -> None:
     commands.paste("youtube", answer=CODE)
     commands.run("add", "Why octopuses have three hearts")

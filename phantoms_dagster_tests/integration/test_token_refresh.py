@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ import httpx
 import psycopg
 import pytest
 from aiohttp import web
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from phantoms_dagster.domain.accounts import CONNECTED, DISCONNECTED, EXPIRING, standing
 from phantoms_dagster.domain.errors import Disconnected, NotYet, Permanent, StoreAway, Transient
-from phantoms_dagster.domain.grants import AppRefused, Grant
+from phantoms_dagster.domain.grants import AppRefused, Grant, StoredGrant
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity
 from phantoms_dagster.platforms.oauth import App
@@ -37,6 +39,7 @@ from phantoms_dagster.store.grants import Grants, PostgresGrants
 from phantoms_dagster.store.vault import Vault, new_key
 from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.clock import SystemClock
+from phantoms_dagster_tests.integration.stage_world import World, open_world
 from phantoms_dagster_tests.token_server import TokenServer, serving
 
 TIKTOK = Platform("tiktok")
@@ -72,6 +75,14 @@ class Fleet:
         given = {"access_token": "act.old", "life_seconds": 86_400, "refresh_token": "rft.old", **grant}
         self.server.alive.add(given["refresh_token"])
         with_engine(self.database_url, lambda e: Grants(e, self.vault()).connect(TIKTOK, "reef", Grant(**given), OWNER))
+
+    def read(self) -> StoredGrant:
+        found: StoredGrant = with_engine(self.database_url, lambda e: Grants(e, self.vault()).read(TIKTOK, "reef"))
+        return found
+
+    def disconnect(self, generation: int | None = None) -> bool:
+        seen = self.read().generation if generation is None else generation
+        return bool(with_engine(self.database_url, lambda e: Grants(e, self.vault()).disconnect(TIKTOK, "reef", seen)))
 
     @asynccontextmanager
     async def process(
@@ -466,3 +477,80 @@ async def test_a_database_that_is_away_is_not_taken_for_a_channels_file_without_
             services.channels()
     finally:
         services.close()
+
+
+# --- people who connect and disconnect meanwhile ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", ["tokens", "invalid_grant"])
+async def test_a_late_answer_changes_nothing_in_an_account_that_was_removed_and_connected_again(fleet: Fleet, answer: str) -> None:
+    """The generations began at 1 again, so the answer to a refresh of the removed account was taken for one of the new account."""
+    fleet.age(1.0)
+    fleet.server.hold = asyncio.Event()
+    async with fleet.process() as process:
+        asked = asyncio.create_task(process.token(TIKTOK, "reef"))
+        await fleet.server.came.wait()
+        if answer == "invalid_grant":
+            fleet.server.answers.append(lambda: web.json_response({"error": "invalid_grant"}))
+        fleet.disconnect()
+        assert with_engine(fleet.database_url, lambda e: Accounts(e).forget(TIKTOK, "reef", named=False))
+        fleet.connect(access_token="act.by-hand", refresh_token="rft.by-hand")
+        fleet.server.hold.set()
+        assert await asked == "act.by-hand"
+        assert await process.token(TIKTOK, "reef") == "act.by-hand"
+    assert (fleet.account.state, fleet.account.dead) == ("active", False)
+
+
+async def test_a_refresh_that_ends_after_its_account_was_disconnected_stores_nothing(fleet: Fleet) -> None:
+    fleet.age(1.0)
+    fleet.server.hold = asyncio.Event()
+    async with fleet.process() as process:
+        asked = asyncio.create_task(process.token(TIKTOK, "reef"))
+        await fleet.server.came.wait()
+        fleet.disconnect()
+        fleet.server.hold.set()
+        with pytest.raises(Disconnected, match="is not connected"):
+            await asked
+    assert (fleet.account.state, fleet.account.token_source) == ("active", None)
+
+
+async def test_tokens_that_came_after_the_disconnecting_person_had_looked_are_not_deleted_unrevoked(fleet: Fleet) -> None:
+    """A disconnection tells the platform about the tokens that it deletes, also when a refresh came in between."""
+    read = fleet.read()
+    async with fleet.process() as process:
+        assert await process.renewed(TIKTOK, "reef", "act.old") == "act.token-1"
+    assert not fleet.disconnect(read.generation)
+    assert fleet.read().access_token == "act.token-1"
+    assert fleet.disconnect()
+
+
+def until_one_waits(world: World) -> None:
+    """Wait until a transaction waits for a lock of another one."""
+    while not world.rows("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"):
+        time.sleep(0.01)
+
+
+async def test_a_person_can_connect_while_runners_hold_its_waiting_posts_in_another_order(database_url: str) -> None:
+    """The platform gives each code once, so a deadlock here would lose the tokens."""
+    async with open_world(database_url) as world:
+        keys = world.add(2, platforms=(TIKTOK,))
+        for key in reversed(keys):  # rows that were changed last come last in the table
+            world.write(
+                """UPDATE phantoms.stages SET state = 'deferred', retry_at = clock_timestamp() + interval '1 day',
+                reason = 'tiktok account reef waits: it is not connected' WHERE stage = 'tiktok/post'
+                AND video_id = (SELECT id FROM phantoms.videos WHERE key = :key)""",
+                key=key,
+            )
+        grant = Grant(access_token="act.new", life_seconds=86_400, refresh_token="rft.new")
+        lock = text(
+            """SELECT FROM phantoms.stages WHERE stage = 'tiktok/post'
+            AND video_id = (SELECT id FROM phantoms.videos WHERE key = :key) FOR UPDATE"""
+        )
+        grants = Grants(world.engine, Vault(lambda: [KEY], "the test's keys"))
+        with world.engine.begin() as runner:
+            runner.execute(lock, {"key": keys[0]})
+            connecting = asyncio.create_task(asyncio.to_thread(grants.connect, TIKTOK, "reef", grant, OWNER))
+            await asyncio.to_thread(until_one_waits, world)
+            await asyncio.to_thread(runner.execute, lock, {"key": keys[1]})
+        await connecting
+        assert world.rows("SELECT 1 FROM phantoms.stages WHERE stage = 'tiktok/post' AND retry_at > clock_timestamp()") == []
