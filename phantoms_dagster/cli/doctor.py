@@ -352,6 +352,8 @@ def _used(endpoints: Endpoints, name: str) -> bool:
 def _sandboxed(settings: Settings, name: str) -> list[Finding]:
     """Return the finding for a service without a key: whether the sandbox replaces it."""
     wish = f"set {variable_of_key(name)}"
+    if name in Platform and Platform(name).spec.oauth:
+        wish = f"run `phantoms accounts connect {name}` or {wish}"
     try:
         if settings.sandbox.url is not None:
             _get(f"{settings.sandbox.url}/_sandbox/health", settings.sandbox.url)

@@ -7,7 +7,10 @@ an adapter receives.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import errno
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -81,8 +84,9 @@ async def send(
         return await client.request(method, url, **request)
     except httpx.HTTPError as error:
         if never_sent(error):
-            message = f"{provider} cannot be reached: {describe(error)}"
-            raise Transient(message, provider=provider, code=type(error).__name__) from error
+            found = Evidence(request=redact(f"{method} {url}"), extra={"error": describe(error)})
+            message = f"{provider} cannot be reached: {unreachable(error)}"
+            raise Transient(message, provider=provider, code=type(error).__name__, evidence=found) from error
         said = evidence_of(error, request=f"{method} {url}")
         message = f"{provider} gave no {'answer' if said.status is None else 'usable answer'}: {describe(error)}"
         kind = Unknown if commits else Transient
@@ -204,6 +208,35 @@ def unexpected(response: httpx.Response, *, provider: str, message: str = "") ->
 def describe(error: BaseException) -> str:
     """An exception as one redacted line."""
     return redact(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def unreachable(error: BaseException) -> str:
+    """Why there was no usable answer, in terms that help to repair the network."""
+    chain = list(_causes(error))
+    names = " ".join(type(cause).__name__ for cause in chain)
+    if getattr(error, "code", None) == "malformed":
+        return "the answer does not come from its API: a proxy or a login page may be in the way"
+    if any(isinstance(cause, socket.gaierror) for cause in chain) or "DNS" in names:
+        return "its host name cannot be resolved (DNS)"
+    if any(isinstance(cause, ssl.SSLError) for cause in chain) or "SSL" in names or "Certificate" in names:
+        return f"TLS failed: {_last_words(chain)}"
+    numbers = {cause.errno for cause in chain if isinstance(cause, OSError)}
+    if errno.ECONNREFUSED in numbers:
+        return "the connection was refused"
+    if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in chain) and "Connector" not in names:
+        return "no answer in time"
+    return _last_words(chain)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _last_words(chain: list[BaseException]) -> str:
+    return describe(chain[-1])[:200]
 
 
 def same_service(url: str, base_url: str, domain: str = "") -> bool:

@@ -19,6 +19,7 @@ from phantoms_dagster.domain.grants import Consent, Grant, GrantDead, OAuth, Sto
 from phantoms_dagster.domain.models import MAX_ACCOUNT_NAME_CHARACTERS, Platform
 from phantoms_dagster.domain.ports import AccountIdentity, IdentityReader
 from phantoms_dagster.domain.text import nfc, unfit
+from phantoms_dagster.providers.http import unreachable
 from phantoms_dagster.providers.redaction import redact
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.grants import Grants, any_stored
@@ -217,8 +218,6 @@ def at_port(redirect_uri: str, port: int) -> str:
 
 def _not_answered(platform: Platform, error: Transient) -> Transient:
     """The error for a platform that did not answer in words that help: the code of the attempt is lost."""
-    from phantoms_dagster.wiring.key_checks import unreachable  # noqa: PLC0415 - it imports every provider
-
     away = error.evidence.status is None or error.code == "malformed"
     why = f"{platform.title} cannot be reached: {unreachable(error)}" if away else str(error)
     message = f"{why}; nothing was stored. Connect again once it answers"

@@ -7,11 +7,8 @@ Nothing is reported as ok without a check.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import socket
-import ssl
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 
 import httpx
@@ -21,7 +18,7 @@ from phantoms_dagster.domain.errors import Barred, Disconnected, InvalidInput, P
 from phantoms_dagster.domain.grants import STORED, AppRefused
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.platforms.scopes import Scope
-from phantoms_dagster.providers.http import describe
+from phantoms_dagster.providers.http import unreachable
 from phantoms_dagster.registry.channel_keys import GATEWAY
 from phantoms_dagster.registry.providers import PROVIDERS
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
@@ -175,32 +172,3 @@ def _refused(check: str, error: ProviderError, *, renew: str, network: str) -> F
     if isinstance(error, Disconnected) or status in (401, 403):
         return Finding(check, "wrong", said, renew)
     return Finding(check, "wrong", said, "the message says what is wrong; docs/accounts.md says what an account needs")
-
-
-def unreachable(error: BaseException) -> str:
-    """Why there was no usable answer, in terms that help to repair the network."""
-    chain = list(_causes(error))
-    names = " ".join(type(cause).__name__ for cause in chain)
-    if getattr(error, "code", None) == "malformed":
-        return "the answer does not come from its API: a proxy or a login page may be in the way"
-    if any(isinstance(cause, socket.gaierror) for cause in chain) or "DNS" in names:
-        return "its host name cannot be resolved (DNS)"
-    if any(isinstance(cause, ssl.SSLError) for cause in chain) or "SSL" in names or "Certificate" in names:
-        return f"TLS failed: {_last_words(chain)}"
-    numbers = {cause.errno for cause in chain if isinstance(cause, OSError)}
-    if errno.ECONNREFUSED in numbers:
-        return "the connection was refused"
-    if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in chain) and "Connector" not in names:
-        return "no answer in time"
-    return _last_words(chain)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
-
-
-def _last_words(chain: list[BaseException]) -> str:
-    return describe(chain[-1])[:200]

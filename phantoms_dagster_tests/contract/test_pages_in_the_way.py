@@ -16,7 +16,21 @@ from phantoms_dagster.platforms.instagram.api import judge
 from phantoms_dagster.platforms.instagram.oauth import TROUBLE
 from phantoms_dagster.platforms.youtube.api import accepted
 from phantoms_dagster.platforms.youtube.grants import YouTubeGrants
+from phantoms_dagster.providers import http
+from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
+from phantoms_dagster.resilience.transport import build_client
 from phantoms_dagster.wiring.account_tools import GivenToken
+
+
+async def test_a_host_that_cannot_be_reached_is_described_without_names_of_classes() -> None:
+    """`phantoms show` said "ConnectError: ClientConnectorDNSError: Cannot connect to host … ssl:default [Name or …"."""
+    async with build_client(limits=UnguardedLimits(), scope=CallScope("youtube")) as client:
+        with pytest.raises(Transient) as refused:
+            await http.send(client, "GET", "http://127.0.0.1:1/?access_token=ya29.secret", provider="youtube")
+    assert str(refused.value) == "youtube cannot be reached: the connection was refused"
+    assert "ClientConnectorError" in str(refused.value.evidence.extra["error"])
+    assert "ya29.secret" not in str(refused.value.evidence)
+
 
 PAGES: dict[str, tuple[int, str]] = {
     "redirect": (302, ""),

@@ -187,8 +187,10 @@ async def test_a_registered_address_with_any_port_is_the_desks_own(
     (tmp_path / "channels.yaml").write_text(CHANNELS)
     given = {**app(sandbox), "desk_url": "http://127.0.0.1:4000", "youtube_redirect_uri": "http://127.0.0.1:*/callback"}
     async with open_desk(database_url, redis_url, tmp_path, **given) as desk:
-        asked = parse_qs(urlsplit(await begin(await desk.logged_in("olga", "operator"))).query)
+        olga = await desk.logged_in("olga", "operator")
+        asked = parse_qs(urlsplit(await begin(olga)).query)
         assert asked["redirect_uri"] == ["http://127.0.0.1:4000/callback"]
+        assert "Instagram takes https addresses only" in (await olga.get("/accounts")).text
 
 
 async def test_an_account_is_checked_and_disconnected_after_a_question(desk: DeskWorld, sandbox: Running) -> None:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from phantoms_dagster.cli.doctor import examine
 from phantoms_dagster.cli.looks import ParallelChecks
 from phantoms_dagster.cli.main import app
+from phantoms_dagster.providers.http import unreachable
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.settings import Settings, grouped
 from phantoms_dagster.wiring import key_checks
@@ -83,6 +84,8 @@ def test_a_sandbox_that_does_not_run_is_not_said_to_answer(sandbox: Running, tmp
             assert said in found[service].found, (url, found[service])
             assert found[service].verdict == "note"
             assert ("phantoms up" in found[service].fix) == (url != sandbox.url)
+            connects = service in ("youtube", "tiktok", "instagram")
+            assert (f"`phantoms accounts connect {service}` or set PHANTOMS_" in found[service].fix) == connects
 
 
 @pytest.mark.parametrize(
@@ -292,4 +295,4 @@ def test_no_answer_repeats_a_token(sandbox: Running, tmp_path: Path) -> None:
 def test_the_ssl_module_is_the_one_the_words_are_made_from() -> None:
     error = OSError("wire")
     error.__cause__ = ssl.SSLCertVerificationError("certificate verify failed: self-signed certificate")
-    assert key_checks.unreachable(error).startswith("TLS failed: SSLCertVerificationError")
+    assert unreachable(error).startswith("TLS failed: SSLCertVerificationError")

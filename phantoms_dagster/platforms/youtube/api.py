@@ -91,7 +91,7 @@ ERRORS: Mapping[tuple[int, str], RefusalMeaning] = MappingProxyType(
         (403, "forbiddenLicenseSetting"): _FORBIDDEN,
         (403, "authenticatedUser*"): _ACCOUNT,
         (403, "accessNotConfigured"): RefusalMeaning(  # developers.google.com/youtube/v3/docs/core_errors
-            Barred, "enable the YouTube Data API v3 in the app's project, in the Google Cloud console"
+            Barred, "enable this API in the app's project, in the Google Cloud console, and wait a few minutes"
         ),
         (404, "videoNotFound"): RefusalMeaning(Permanent, "the video no longer exists on YouTube: a person must check"),
         (404, "playlistNotFound"): RefusalMeaning(Permanent, "the channel has no uploads yet"),
