@@ -1,7 +1,8 @@
 """What people change about bookings: moving a post, taking it out of the calendar, allowing one that repeats another.
 
-A change locks the post's stage and then its row in the ledger, as runners do. It is refused once the ledger says that the post may
-be out. Before that, the post stage reads the booking again before it sends anything that publishes, so the change takes effect.
+A change locks the post's stage and then its row in the ledger, as runners do, and then the bookings of its platform. It is refused
+once the ledger says that the post may be out. Before that, the post stage reads the booking again before it sends anything that
+publishes, so the change takes effect.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ class Changed:
 
 @dataclass
 class _Open:
-    """The posts of a video that can still be changed, locked. `refused`: why the others cannot."""
+    """The posts of a video that can still be changed, locked. `books`: the bookings. `refused`: why the others cannot."""
 
+    books: Books
     posts: list[BookablePost] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
@@ -72,11 +74,10 @@ class BookingChanges:
         `platforms`: only these. Raises NotFound, and InvalidInput when nothing can be moved.
         """
         with self._engine.begin() as connection:
-            found = _open_posts(connection, key, platforms, seen or {})
+            found = _open_posts(connection, key, platforms, seen or {}, self._limits())
             if isinstance(when, datetime) and when <= found.posts[0].now:
                 raise InvalidInput("that time is past; give a later one, or `now`")
-            books = Books(connection, [post.platform for post in found.posts], self._limits(), found.posts[0].now)
-            booked = [self._booked(books, post, when) for post in found.posts]
+            booked = [self._booked(found.books, post, when) for post in found.posts]
             _carry_out(connection, "move post", found.posts, booked, actor)
             return Changed(key, tuple(booked), tuple(found.refused))
 
@@ -91,12 +92,11 @@ class BookingChanges:
     ) -> Changed:
         """Take the posts of a video out of the calendar. Their slots are free again. Raises NotFound and InvalidInput."""
         with self._engine.begin() as connection:
-            found = _open_posts(connection, key, platforms, seen or {})
-            books = Books(connection, [post.platform for post in found.posts], {}, found.posts[0].now)
+            found = _open_posts(connection, key, platforms, seen or {}, {})
             booked = []
             for post in found.posts:
                 at = post.at or post.publish_at or post.now
-                books.write(post, at, kind=post.kind or "fixed", state="cancelled", note=reason)
+                found.books.write(post, at, kind=post.kind or "fixed", state="cancelled", note=reason)
                 booked.append(Booked(key, post.platform, at, post.channel.timezone, "cancelled", reason))
             _carry_out(connection, "cancel post", found.posts, booked, actor)
             return Changed(key, tuple(booked), tuple(found.refused))
@@ -115,11 +115,10 @@ class BookingChanges:
         Raises NotFound, and InvalidInput when nothing waits to be allowed.
         """
         with self._engine.begin() as connection:
-            found = _open_posts(connection, key, platforms, seen or {})
+            found = _open_posts(connection, key, platforms, seen or {}, self._limits())
             waiting = [post for post in found.posts if post.state == "repeat"]
             if not waiting:
                 raise InvalidInput(f"no post of {key} waits to be allowed; see `phantoms calendar`")
-            books = Books(connection, [post.platform for post in waiting], self._limits(), waiting[0].now)
             booked = []
             for post in waiting:
                 assert post.at is not None
@@ -127,9 +126,9 @@ class BookingChanges:
                 if passed and post.kind == "slot" and post.channel.has_slots(post.platform):
                     why = f"it waited until {actor.name} allowed it, because {post.note}"
                     miss(connection, post, why, policy="next")
-                    booked.append(book_or_wait(books, allowed))
+                    booked.append(book_or_wait(found.books, allowed))
                 else:
-                    books.write(allowed, post.at, kind="now" if passed else post.kind)
+                    found.books.write(allowed, post.at, kind="now" if passed else post.kind)
                     booked.append(Booked(key, post.platform, max(post.at, post.now), post.channel.timezone))
             _carry_out(connection, "allow repetition", waiting, booked, actor, reason=reason)
             return Changed(key, tuple(booked), tuple(found.refused))
@@ -149,7 +148,9 @@ class BookingChanges:
         return replace(booked, state="repeat", note=post.note) if (post.state, booked.state) == ("repeat", "booked") else booked
 
 
-def _open_posts(connection: Connection, key: str, platforms: Sequence[Platform], seen: Mapping[Platform, str]) -> _Open:
+def _open_posts(
+    connection: Connection, key: str, platforms: Sequence[Platform], seen: Mapping[Platform, str], limits: Limits
+) -> _Open:
     """Lock the posts of a video. Raises NotFound, ChangedMeanwhile, and InvalidInput when none of them can be changed."""
     stages = {row.stage: row for row in connection.execute(_LOCK_STAGES, {"key": key})}
     if not stages:
@@ -161,7 +162,8 @@ def _open_posts(connection: Connection, key: str, platforms: Sequence[Platform],
         if row.platform not in ledger or ledger[row.platform] in _BEFORE_COMMIT:
             ledger[row.platform] = state
     wanted = platforms or [Platform(stage.removesuffix("/post")) for stage in stages]
-    found = _Open()
+    # Locked before the bookings are read: a runner may be deciding about a missed slot at this moment.
+    found = _Open(Books(connection, wanted, limits, next(iter(stages.values())).now))
     by_platform = {post.platform: post for post in posts_of(connection, video_id)}
     for platform in wanted:
         stage = stages.get(f"{platform}/post")

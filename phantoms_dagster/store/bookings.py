@@ -273,7 +273,8 @@ def book_approved(connection: Connection, ids: Sequence[int], limits: Limits) ->
     if not posts:
         return []
     books = Books(connection, [post.platform for post in posts], limits, posts[0].now)
-    return [book_or_wait(books, post) for post in posts]
+    # A person may have moved or cancelled one of them before the lock was ours.
+    return [book_or_wait(books, post) for post in bookable(connection, ids) if _wants_slot(post)]
 
 
 def give_back(connection: Connection, ids: Sequence[int]) -> None:
@@ -281,8 +282,13 @@ def give_back(connection: Connection, ids: Sequence[int]) -> None:
     connection.execute(_GIVE_BACK, {"ids": list(ids)})
 
 
-def follow_brief(connection: Connection, video_id: int, publish_at: datetime | None) -> None:
-    """Let the brief's new time apply to all posts that are before their commit. A post that repeats another one still waits."""
+def follow_brief(connection: Connection, video_id: int, publish_at: datetime | None, platforms: Iterable[Platform]) -> None:
+    """Let the brief's new time apply to all posts that are before their commit. A post that repeats another one still waits.
+
+    `platforms`: where the video is posted. A runner that is booking one of these posts at this moment is waited for, because its
+    booking would replace the new time.
+    """
+    connection.execute(_LOCK, {"platforms": [str(platform) for platform in platforms]})
     values = {"id": video_id, "publish_at": publish_at}
     connection.execute(_FOLLOW, values)
     connection.execute(_STILL_REPEATS, values)

@@ -157,7 +157,7 @@ def _carry_out(
             notes.append(f"the video is retired; bring it back with `phantoms unretire {key}`")
     if after.publish_at != before.publish_at:
         read_time_again(connection, video_id, after.publish_at)
-        follow_brief(connection, video_id, after.publish_at)
+        follow_brief(connection, video_id, after.publish_at, after.platforms)
         posted = [p for p in after.platforms if posts.get(p) in _OUT or p in busy]
         if posted:
             notes.append(f"it is posted on {_names(posted)}, or on its way there, and those posts stay as they are")

@@ -99,10 +99,11 @@ def hold_repetitions(connection: Connection, ids: Sequence[int], sandboxed: Call
     Two videos of `ids` that repeat each other: the later one waits. `sandboxed`: whether a platform's posts go to the sandbox.
     Raises UnreadableRow.
     """
-    posts = [post for post in bookable(connection, ids) if post.channel.repeats.days and post.account]
+    posts = _compared(connection, ids)
     if not posts:
         return []
     books = Books(connection, [post.platform for post in posts], {}, posts[0].now)
+    posts = _compared(connection, ids)  # a person may have moved or cancelled one of them before the lock was ours
     found = []
     for post in posts:
         later = ids[ids.index(post.video_id) :]
@@ -115,6 +116,11 @@ def hold_repetitions(connection: Connection, ids: Sequence[int], sandboxed: Call
         elif post.state == "repeat":  # approved again, with other words
             connection.execute(_ALLOWED, {"id": post.video_id, "platform": str(post.platform)})
     return found
+
+
+def _compared(connection: Connection, ids: Sequence[int]) -> list[BookablePost]:
+    """The posts of these videos that are compared with others."""
+    return [post for post in bookable(connection, ids) if post.channel.repeats.days and post.account]
 
 
 def _repeats(connection: Connection, post: BookablePost, *, sandbox: bool, without: Sequence[int]) -> str | None:

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import RowMapping
 
 from phantoms_dagster.domain.brief_changes import BriefChanges
-from phantoms_dagster.domain.claims import StageTask
-from phantoms_dagster.domain.errors import NotYet, WaitsForPerson
+from phantoms_dagster.domain.claims import PostTime, StageTask
+from phantoms_dagster.domain.errors import InvalidInput, NotYet, WaitsForPerson
 from phantoms_dagster.domain.models import Channel, Platform
-from phantoms_dagster.domain.posting_slots import DayLimit, PostingSlot
+from phantoms_dagster.domain.posting_slots import DayLimit, PostingSlot, booking_stamp
 from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.store import booking_changes
+from phantoms_dagster.store import bookings as store_bookings
 from phantoms_dagster.store.audit import Actor
-from phantoms_dagster.store.booking_changes import BookingChanges
+from phantoms_dagster.store.booking_changes import BookingChanges, ChangedMeanwhile
 from phantoms_dagster.store.bookings import book_approved
 from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.judgement import Decided
+from phantoms_dagster.store.post_times import PostgresPostTimes
 from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
 
 YOUTUBE, TIKTOK = Platform("youtube"), Platform("tiktok")
+WAITS_FOR_A_LOCK = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -158,8 +164,8 @@ async def test_people_who_edit_move_and_cancel_one_video_at_the_same_time_do_not
 
     def all_day(change: Callable[[datetime], object]) -> None:
         started.wait()
-        for time in at:
-            change(time)
+        for one in at:
+            change(one)
 
     await asyncio.gather(
         asyncio.to_thread(all_day, lambda time: edits.edit(key, BriefChanges(publish_at=time), by="ann", actor=ann)),
@@ -168,6 +174,30 @@ async def test_people_who_edit_move_and_cancel_one_video_at_the_same_time_do_not
     )
     assert changes.cancel(key, ann).refused == ()
     assert [state for *_, state in bookings(studio.world)] == ["cancelled"]
+
+
+@pytest.mark.parametrize("slots", [True, False])
+async def test_a_post_that_a_person_cancels_while_another_one_approves_its_video_stays_cancelled(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, slots: bool
+) -> None:
+    """The approval had looked before the cancellation, and booked the post in place of it."""
+    plain = slotted() if slots else CHANNEL
+    channel = Channel.model_validate({**plain.model_dump(), "repeats": {"days": 30, "percent": 90}})
+    first, key = await studio.rendered(count=2, channel=channel)
+    approve(studio, first)
+    approving = threading.Thread(target=approve, args=(studio, key))
+    carry_out = booking_changes._carry_out
+
+    def approves_meanwhile(*given: Any, **named: Any) -> None:
+        approving.start()
+        while approving.is_alive() and not studio.world.rows(WAITS_FOR_A_LOCK):
+            time.sleep(0.01)
+        carry_out(*given, **named)
+
+    monkeypatch.setattr(booking_changes, "_carry_out", approves_meanwhile)
+    await asyncio.to_thread(BookingChanges(studio.world.engine).cancel, key, Actor("bob", "desk"))
+    await asyncio.to_thread(approving.join)
+    assert [state for name, _, _, _, state in bookings(studio.world) if name == key] == ["cancelled"]
 
 
 async def test_the_database_refuses_a_second_booking_of_a_slot(studio: Studio) -> None:
@@ -256,6 +286,68 @@ async def test_a_missed_slot_waits_for_the_next_one(studio: Studio) -> None:
         await post(studio, key)
     assert [(at, state) for _, _, at, _, state in bookings(studio.world)] == [(next_times(1, 12, 18)[0], "booked")]
     assert [row["policy"] for row in missed_rows(studio.world)] == ["next"]
+
+
+async def decides_meanwhile(studio: Studio, monkeypatch: pytest.MonkeyPatch, key: str, deed: Callable[[], object]) -> PostTime:
+    """Let a runner decide about the missed slot of the post, while a person does something that begins in the middle of it."""
+    _, claim = await studio.claim(key)
+    said, why = list[BaseException](), store_bookings._why
+
+    def person() -> None:
+        try:
+            deed()
+        except InvalidInput as error:
+            said.append(error)
+
+    acting = threading.Thread(target=person)
+
+    def person_first(known: RowMapping, at: datetime) -> str:
+        acting.start()
+        while acting.is_alive() and not studio.world.rows(WAITS_FOR_A_LOCK):
+            time.sleep(0.01)
+        return why(known, at)
+
+    monkeypatch.setattr(store_bookings, "_why", person_first)
+    times = PostgresPostTimes(studio.world.async_engine, limits={}, clock=studio.clock)
+    await times.of(claim)
+    await asyncio.to_thread(acting.join)
+    monkeypatch.undo()
+    if said:
+        raise said[0]
+    return await times.of(claim)
+
+
+async def test_a_new_time_in_the_brief_stands_when_a_runner_decides_about_the_missed_slot_at_that_moment(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner booked the post again after the edit, which was told to be done, and the post went out at once."""
+    [key] = await missed(studio, "post")
+    later = datetime.now(UTC) + timedelta(days=9)
+    edits = BriefEdits(studio.world.engine)
+    found = await decides_meanwhile(studio, monkeypatch, key, lambda: edits.edit(key, BriefChanges(publish_at=later), by="test"))
+    assert bookings(studio.world) == []
+    assert found.at == later
+
+
+@pytest.mark.parametrize("when", ["now", "cancel"])
+async def test_a_person_who_decides_about_a_missed_slot_that_a_runner_has_just_moved_is_told_so(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The form was compared with the booking before the runner's decision, so the person changed one that they had not seen."""
+    [key] = await missed(studio, "next")
+    [(_, _, at, _, state)] = bookings(studio.world)
+    changes, seen = BookingChanges(studio.world.engine), {YOUTUBE: booking_stamp(at, state)}
+
+    def decide() -> None:
+        if when == "cancel":
+            changes.cancel(key, Actor("ann", "desk"), seen=seen)
+        else:
+            changes.move(key, "now", Actor("ann", "desk"), seen=seen)
+
+    with pytest.raises(ChangedMeanwhile, match="was changed in the meantime"):
+        await decides_meanwhile(studio, monkeypatch, key, decide)
+    assert [(at, kind, state) for _, _, at, kind, state in bookings(studio.world)] == [(next_times(1, 12, 18)[0], "slot", "booked")]
+    assert studio.world.rows("SELECT 1 FROM phantoms.audit_log WHERE action IN ('move post', 'cancel post')") == []
 
 
 async def test_a_missed_slot_waits_for_a_person(studio: Studio) -> None:
