@@ -27,7 +27,7 @@ from phantoms_dagster.domain.errors import (
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import IdentityReader, MediaStore, PreflightReader, Publisher
 from phantoms_dagster.domain.preflight import ASKED, PreflightCheck, Upcoming, Verdict, of_progress, phase_to_check, worst
-from phantoms_dagster.production.stages.post import publish_job
+from phantoms_dagster.production.stages.post import ADDRESS_LASTS, publish_job
 from phantoms_dagster.registry.channel_keys import GATEWAY
 
 # A platform that asks us to wait for longer than this has used up a quota. A shorter wait says nothing about the post.
@@ -140,9 +140,10 @@ async def check_post(tools: PreflightTools, post: Upcoming, phase: str | None) -
         return found
     with tools.calls_of(post.account):
         try:
-            file = await tools.media.local(variant.video)
+            video = variant.video
+            file = await tools.media.local(video)
             job = publish_job(variant, words, file, key=post.key, account=post.account, marker=f"{post.key}-{post.platform}")
-            job = replace(job, route=post.route)
+            job = replace(job, route=post.route, address=lambda: tools.media.public_url(video, ADDRESS_LASTS))
             publishers = tools.gateways if post.route == GATEWAY else tools.publishers
             async with publishers[post.platform].verbs(job) as verbs:
                 verbs.check()

@@ -22,7 +22,7 @@ from phantoms_dagster.domain.stages import PostState
 from phantoms_dagster.platforms.instagram.api import Graph
 from phantoms_dagster.platforms.instagram.choices import InstagramChoices, InstagramTerms
 from phantoms_dagster.platforms.instagram.preflight import InstagramPreflight
-from phantoms_dagster.platforms.instagram.source import address_of
+from phantoms_dagster.platforms.instagram.source import Way, address_of
 from phantoms_dagster.production.publication import publish
 from phantoms_dagster_tests.contract.publishing_kit import MOMENTS, FakeJournal, at
 from phantoms_dagster_tests.contract.test_instagram import ACCOUNT, Stand, assert_one_post, make_job, mp4, standing, until_published
@@ -158,6 +158,38 @@ async def test_before_a_trial_reel_is_due_its_account_is_measured(
     assert (check.name, check.verdict) == ("trial reel", verdict)
     assert f"{followers:,} followers" in check.found
     assert list(await checks.checks(ACCOUNT, job_with(tmp_path))) == []
+
+
+LOGIN, FACEBOOK = "https://graph.instagram.com", "https://graph.facebook.com"
+
+
+@pytest.mark.parametrize(
+    ("host", "upload", "address", "verdict"),
+    [
+        (LOGIN, "auto", None, "note"),
+        (LOGIN, "auto", "http://10.0.0.1/reel.mp4", "note"),
+        (LOGIN, "auto", "https://media.example.org/reel.mp4", None),
+        (LOGIN, "resumable", None, None),
+        (LOGIN, "url", None, "wrong"),
+        (FACEBOOK, "auto", None, None),
+    ],
+)
+async def test_before_a_reel_is_due_it_is_known_whether_instagram_can_get_it(
+    stand: Stand, tmp_path: Path, host: str, upload: Way, address: str | None, verdict: str | None
+) -> None:
+    """With Instagram Login and the media in a folder, the first post was refused after its approval."""
+
+    async def found() -> str | None:
+        return address
+
+    graph = Graph(client=stand.client, base_url=host, version="v26.0", tokens=stand.tokens)
+    checks = InstagramPreflight(graph, stand.clock, upload=upload)
+    job = dataclasses.replace(job_with(tmp_path), address=found)
+    if verdict == "wrong":
+        with pytest.raises(Permanent, match="has no https address"):
+            await checks.checks(ACCOUNT, job)
+        return
+    assert [check.verdict for check in await checks.checks(ACCOUNT, job)] == ([verdict] if verdict else [])
 
 
 DAY = 86_400

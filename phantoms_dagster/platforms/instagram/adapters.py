@@ -92,4 +92,4 @@ def oauth(tools: Tools) -> InstagramOAuth:
 
 def preflight(tools: Tools) -> InstagramPreflight:
     """See `platforms.tools`."""
-    return InstagramPreflight(_graph(tools), tools.clock)
+    return InstagramPreflight(_graph(tools), tools.clock, upload=tools.setting("upload"), sandbox=tools.sandbox)

@@ -1,5 +1,5 @@
 """Asks Instagram ahead of a post how many posts the account has left, whether it is large enough for a trial reel, and how long a
-token that nobody can renew still lives.
+token that nobody can renew still lives. Also says whether Instagram can get the video at all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from phantoms_dagster.platforms.instagram.api import Graph, path
 from phantoms_dagster.platforms.instagram.container import quota_of
 from phantoms_dagster.platforms.instagram.grants import inspected
 from phantoms_dagster.platforms.instagram.reel import terms_of
+from phantoms_dagster.platforms.instagram.source import Way, address_of
 
 # The number that gateways name. Instagram's own pages no longer do, so fewer followers are only worth a note.
 TRIAL_FOLLOWERS = 1_000
@@ -27,14 +28,17 @@ class InstagramPreflight:
 
     platform = Platform("instagram")
 
-    def __init__(self, graph: Graph, clock: Clock) -> None:
+    def __init__(self, graph: Graph, clock: Clock, *, upload: Way = "auto", sandbox: bool = False) -> None:
         self._graph = graph
         self._clock = clock
+        self._upload: Way = upload
+        self._sandbox = sandbox
 
     async def checks(self, account: str, job: PublishJob | None) -> Sequence[PreflightCheck]:
         """See the port. The quota is the account's, so a post adds nothing to it."""
         if job is not None:
-            return [await self._trial(account)] if terms_of(job).trial is not None else []
+            trial = [await self._trial(account)] if terms_of(job).trial is not None else []
+            return [*await self._way(job), *trial]
         return [await self._quota(account), *await self._life(account)]
 
     async def _quota(self, account: str) -> PreflightCheck:
@@ -64,6 +68,15 @@ class InstagramPreflight:
             return [PreflightCheck("token life", "ok", found)]
         fix = "replace it: Meta renews no tokens of Facebook Login. The token of a system user need not end (docs/accounts.md)"
         return [PreflightCheck("token life", "wrong", found, fix)]
+
+    async def _way(self, job: PublishJob) -> list[PreflightCheck]:
+        """Whether Instagram may refuse to take the video's bytes. Raises Permanent if it must fetch the video and cannot."""
+        address = await address_of(job, self._upload, self._graph, sandbox=self._sandbox)
+        if address is not None or self._upload != "auto" or not self._graph.instagram_login:
+            return []
+        found = "Instagram may refuse the upload: with Instagram Login only some apps may upload, and it cannot fetch the video"
+        fix = "keep the media in an object store with an https address (PHANTOMS_MEDIA_URL), or connect with Facebook Login"
+        return [PreflightCheck("upload", "note", found, fix)]
 
     async def _trial(self, account: str) -> PreflightCheck:
         """Whether the account may post trial reels, as far as its followers tell."""
