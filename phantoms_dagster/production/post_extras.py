@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -29,12 +30,15 @@ class PendingExtras(Protocol):
         """Extras that must be tried now, the longest waiting first. `sandboxed`: the platforms that use the sandbox now."""
         ...
 
-    def begin(self, extra: PendingExtra) -> bool:
-        """Save that a request for it may be sent from now on. False: another process has done that."""
+    def begin(self, extra: PendingExtra) -> datetime | None:
+        """Save that a request for it may be sent from now on. Returns until when the try lasts.
+
+        None: another process has tried it since it was read, or its post is no longer there.
+        """
         ...
 
-    def finish(self, extra: PendingExtra, outcome: ExtraOutcome) -> None:
-        """Save the outcome of the try."""
+    def finish(self, extra: PendingExtra, outcome: ExtraOutcome, lasts_until: datetime) -> bool:
+        """Save the outcome of the try. False: it lasted too long, and another process has taken over."""
         ...
 
 
@@ -71,7 +75,8 @@ class Adding:
 
     async def _of_account(self, group: Sequence[PendingExtra], done: ExtrasRound) -> None:
         for extra in group:
-            if not self.extras.begin(extra):
+            lasts_until = self.extras.begin(extra)
+            if lasts_until is None:
                 continue
             stops = False
             try:
@@ -80,8 +85,8 @@ class Adding:
                 outcome = after_failure(error, extra, self.clock.now())
                 # The account's other extras would fail in the same way.
                 stops = isinstance(error, Disconnected | Throttled | NotYet)
-            self.extras.finish(extra, outcome)
-            done.of(outcome.state).append((extra, outcome.detail))
+            if self.extras.finish(extra, outcome, lasts_until):
+                done.of(outcome.state).append((extra, outcome.detail))
             if stops:
                 return
 

@@ -66,6 +66,7 @@ _LOOK = text(
         min(e.updated_at), (array_agg(v.key ORDER BY e.updated_at DESC))[1:3], clock_timestamp()
     FROM phantoms.post_extras e JOIN phantoms.posts p ON p.id = e.post_id JOIN phantoms.videos v ON v.id = p.video_id
     WHERE e.state = 'refused' AND e.updated_at > clock_timestamp() - make_interval(secs => :shown)
+        AND NOT EXISTS (SELECT FROM phantoms.post_changes c WHERE c.post_id = p.id AND c.state IN ('taken_down', 'gone'))
     GROUP BY p.platform, p.account, e.name
     UNION ALL
     SELECT 'draft', p.platform || ':' || v.key, p.account, 1,

@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 
 from phantoms_dagster.cli.main import app
 from phantoms_dagster.defs.post_extras import post_extras_job, post_extras_sensor
+from phantoms_dagster.domain.errors import Rejected
 from phantoms_dagster.domain.models import Channel
 from phantoms_dagster.domain.ports import ExtraJob
 from phantoms_dagster.platforms.youtube.extras import YouTubeExtras
 from phantoms_dagster.production.post_extras import Adding, ExtrasRound
 from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.settings import Settings
+from phantoms_dagster.store.attention import AttentionBoard
 from phantoms_dagster.store.post_extras import PostExtrasTable
 from phantoms_dagster.wiring import Services
 from phantoms_dagster_tests.integration.publishing_world import FakeTokens, Studio, open_studio
@@ -40,6 +42,8 @@ class Extras:
         self.studio = studio
         self.table = PostExtrasTable(studio.world.engine)
         self.dies: str | None = None
+        self.stops: asyncio.Event | None = None  # a process is stopped before its request until this is set
+        self.began = asyncio.Event()
 
     async def posted(self, choices: dict[str, Any] = BOTH, *, count: int = 1) -> list[str]:
         """Published videos, whose channel wants these extras."""
@@ -70,6 +74,10 @@ class Extras:
             async def add(self, extra: ExtraJob) -> str:
                 if outer.dies == "before the request":
                     raise Died
+                if outer.stops is not None:
+                    outer.began.set()
+                    await outer.stops.wait()
+                    raise Rejected("YouTube refused the track", provider="youtube")
                 said = await super().add(extra)
                 if outer.dies == "after the answer":
                     raise Died
@@ -160,6 +168,60 @@ async def test_of_two_processes_only_one_tries(extras: Extras) -> None:
     assert sum(len(done.added) for done in rounds) == 6
     assert len(extras.made("caption")) == 3
     assert len(extras.made("thumbnail")) == 3
+
+
+async def test_a_process_that_was_stopped_during_its_try_does_not_change_what_another_one_has_added(extras: Extras) -> None:
+    """It wrote its own outcome over that of the process which had taken over, so people were told that the track was refused."""
+    await extras.posted({"captions": True})
+    extras.stops = asyncio.Event()
+    stopped = asyncio.create_task(extras.round())
+    await extras.began.wait()
+    extras.later()
+    wakes, extras.stops = extras.stops, None
+    assert len((await extras.round()).added) == 1
+    wakes.set()
+    late = await stopped
+    assert (late.added, late.refused, late.waiting) == ([], [], [])
+    assert extras.states == {"captions": "added"}
+    assert len(extras.made("caption")) == 1
+
+
+async def test_what_another_process_has_tried_since_the_round_began_is_not_taken_for_untried(extras: Extras) -> None:
+    """The first round believed that nothing had been sent yet, and did not look for the track before it sent another one."""
+    await extras.posted({"captions": True})
+    [seen] = extras.table.due(["youtube"], most=9)
+    extras.dies = "after the answer"
+    with pytest.raises(BaseExceptionGroup):
+        await extras.round()
+    extras.later()
+    assert extras.table.begin(seen) is None
+    [again] = extras.table.due(["youtube"], most=9)
+    assert (again.tries, extras.table.begin(again) is not None) == (1, True)
+
+
+async def test_nothing_is_added_to_a_post_that_was_taken_down_since_the_round_began(extras: Extras) -> None:
+    await extras.posted()
+    first, second = extras.table.due(["youtube"], most=9)
+    assert extras.table.begin(first) is not None
+    extras.studio.world.write(
+        "INSERT INTO phantoms.post_changes (post_id, state, evidence) SELECT id, 'taken_down', '' FROM phantoms.posts"
+    )
+    assert extras.table.begin(second) is None
+    assert list(extras.states) == [first.name]
+
+
+async def test_a_post_that_is_taken_down_during_a_try_needs_nobody_because_of_its_captions(extras: Extras) -> None:
+    await extras.posted({"captions": True})
+    extras.stops = asyncio.Event()
+    trying = asyncio.create_task(extras.round())
+    await extras.began.wait()
+    world = extras.studio.world
+    world.write("INSERT INTO phantoms.post_changes (post_id, state, evidence) SELECT id, 'taken_down', '' FROM phantoms.posts")
+    extras.stops.set()
+    assert len((await trying).refused) == 1
+    assert [item for item in AttentionBoard(world.engine).read() if item.id.startswith("extra")] == []
+    world.write("DELETE FROM phantoms.post_changes")
+    assert [item for item in AttentionBoard(world.engine).read() if item.id.startswith("extra")] != []
 
 
 async def test_a_lost_answer_is_tried_again_and_the_track_is_adopted(extras: Extras) -> None:
