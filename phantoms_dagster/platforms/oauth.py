@@ -137,7 +137,8 @@ async def ask(
         raise http.foreign(response, provider=str(platform))
     if error in trouble or response.status_code == 408:
         wait = http.retry_after(response)
-        raise Transient(f"{platform.title} cannot give a token now ({error or response.status_code})", retry_after=wait, **given)
+        why = f"{error or response.status_code}{f': {said}' if said else ''}"
+        raise Transient(f"{platform.title} cannot give a token now ({why})", retry_after=wait, **given)
     if error in dead:
         raise GrantDead(f"{error}{f': {said}' if said else ''}", **given)
     if error in _APP:

@@ -132,8 +132,11 @@ def lenient_json(response: httpx.Response) -> JsonObject:
 
 
 def is_foreign(response: httpx.Response) -> bool:
-    """Whether a redirect or a refusal is not the API's own, because it has no JSON object. A 404 is: a wrong base URL gives one."""
-    if response.status_code == 404:
+    """Whether a redirect or a refusal is not the API's own, because it has no JSON object.
+
+    A wrong base URL gives a 404, and a file that is too large a 413. Another try would not change these.
+    """
+    if response.status_code in (404, 413):
         return False
     try:
         return not isinstance(response.json(), dict)

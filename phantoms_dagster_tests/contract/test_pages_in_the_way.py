@@ -8,18 +8,23 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from phantoms_dagster.domain.errors import Transient
+from phantoms_dagster.domain.errors import Transient, Unknown
 from phantoms_dagster.domain.grants import AppRefused
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.platforms import oauth
+from phantoms_dagster.platforms.bluesky.api import error_of
 from phantoms_dagster.platforms.instagram.api import judge
 from phantoms_dagster.platforms.instagram.oauth import TROUBLE
+from phantoms_dagster.platforms.tiktok.identity import TikTokIdentity
 from phantoms_dagster.platforms.youtube.api import accepted
 from phantoms_dagster.platforms.youtube.grants import YouTubeGrants
 from phantoms_dagster.providers import http
+from phantoms_dagster.providers.tools import ServiceTools
+from phantoms_dagster.providers.uploadpost.api import UploadPostApi
 from phantoms_dagster.resilience.limits import CallScope, UnguardedLimits
 from phantoms_dagster.resilience.transport import build_client
 from phantoms_dagster.wiring.account_tools import GivenToken
+from phantoms_dagster.wiring.clock import SystemClock
 
 
 async def test_a_host_that_cannot_be_reached_is_described_without_names_of_classes() -> None:
@@ -60,6 +65,40 @@ def test_a_read_of_instagram_is_repeated(page: httpx.Response) -> None:
     assert isinstance(judge(page, "shore"), Transient)
 
 
+async def test_a_read_of_tiktok_is_repeated(page: httpx.Response) -> None:
+    async with client_with(page) as client:
+        with pytest.raises(Transient):
+            await TikTokIdentity(client=client, base_url="https://open.tiktokapis.com", tokens=GivenToken("act.x")).read("reef")
+
+
+def test_a_read_of_bluesky_is_repeated_and_a_lost_record_stays_in_doubt(page: httpx.Response) -> None:
+    assert isinstance(error_of(page, "me.bsky.social"), Transient)
+    assert isinstance(error_of(page, "me.bsky.social", commits=True), Unknown)
+
+
+async def test_a_read_of_the_gateway_is_repeated(page: httpx.Response) -> None:
+    """The block page of a network in front of the gateway counted as a key that it does not accept."""
+    async with client_with(page) as client:
+        service = ServiceTools(
+            client=client,
+            base_url="https://api.upload-post.com/api",
+            key=lambda: "key",
+            clock=SystemClock(),
+            sandbox=False,
+            setting=lambda name: None,
+            secret=lambda name: None,
+        )
+        with pytest.raises(Transient):
+            await UploadPostApi(service).settings("tiktok", "reef")
+
+
+@pytest.mark.parametrize("status", [404, 413])
+def test_a_wrong_address_and_a_file_that_is_too_large_are_refused_for_good(status: int) -> None:
+    """These come from the servers in front of an API, without JSON."""
+    request = httpx.Request("POST", "https://video.bsky.app/xrpc/app.bsky.video.uploadVideo")
+    assert not isinstance(error_of(httpx.Response(status, text="<html>", request=request), "me.bsky.social"), Transient)
+
+
 async def test_the_permissions_of_a_youtube_token_are_read_again(page: httpx.Response) -> None:
     async with client_with(page) as client:
         grants = YouTubeGrants(client=client, base_url="https://www.googleapis.com", tokens=GivenToken("ya29.token"))
@@ -76,7 +115,7 @@ async def test_a_token_is_asked_for_again(page: httpx.Response) -> None:
 @pytest.mark.parametrize("code", [1, 2, 4, 17, 32, 613])
 async def test_trouble_and_limits_of_the_graph_api_do_not_end_a_connection(code: int) -> None:
     async with client_with(httpx.Response(400, text=LIMITS % code)) as client:
-        with pytest.raises(Transient):
+        with pytest.raises(Transient, match=rf"cannot give a token now \({code}: said\)"):
             await oauth.ask(client, "GET", "https://graph.instagram.com/", platform=Platform("instagram"), trouble=TROUBLE)
 
 

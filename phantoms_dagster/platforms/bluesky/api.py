@@ -173,6 +173,8 @@ def error_of(response: httpx.Response, account: str, *, commits: bool = False) -
         return Throttled(f"Bluesky: too many calls ({said})", retry_after=_reset(response), **given)
     if status >= 500:
         return http.server_error(response, provider=PROVIDER, commits=commits)
+    if not commits and http.is_foreign(response):
+        return http.foreign(response, provider=PROVIDER)
     if name in _BARRED:
         return Barred(f"Bluesky account {account} may not post: {said}", **given)
     if status == 401 or name in _NO_SESSION:

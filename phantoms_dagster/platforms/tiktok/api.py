@@ -20,6 +20,8 @@ from phantoms_dagster.platforms.authorised import authorised
 from phantoms_dagster.providers.http import (
     bearer,
     evidence,
+    foreign,
+    is_foreign,
     json_object,
     lenient_json,
     objects,
@@ -181,6 +183,8 @@ class TikTokCalls:
         if response.status_code >= 500:
             raise server_error(response, provider=PROVIDER)
         fallback = error_for(_STATUS_CODES.get(response.status_code, ""), said, response)
+        if fallback is None and is_foreign(response):
+            raise foreign(response, provider=PROVIDER)
         raise fallback or unexpected(response, provider=PROVIDER, message=f"{code} {said}".strip())
 
 

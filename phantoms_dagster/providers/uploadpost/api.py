@@ -22,6 +22,8 @@ from phantoms_dagster.domain.errors import Barred, Disconnected, Evidence, Perma
 from phantoms_dagster.domain.values import JsonObject, JsonValue
 from phantoms_dagster.providers.http import (
     evidence,
+    foreign,
+    is_foreign,
     json_object,
     lenient_json,
     objects,
@@ -242,6 +244,8 @@ class UploadPostApi:
         return response
 
     def _object(self, response: httpx.Response) -> JsonObject:
+        if response.status_code >= 300 and is_foreign(response):
+            raise foreign(response, provider=PROVIDER)
         if response.status_code >= 400:
             raise refusal_of(response)
         return json_object(response, provider=PROVIDER)
