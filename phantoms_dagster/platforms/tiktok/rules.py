@@ -95,8 +95,8 @@ PLATFORM = PlatformSpec(
         "redirect_uri": Setting(
             str | None,
             None,
-            "Address that the app sends people back to, as it is registered. `*` for its port: a free one. Unset: a free port of this "
-            "machine.",
+            "Address that the app sends people back to, as it is registered. `*` for its port: a free one. Unset: a free port of "
+            "this machine.",
         ),
         "authorize_url": Setting(str, "https://www.tiktok.com/v2/auth/authorize/", "Where people grant access."),
         "base_url": Setting(str, "https://open.tiktokapis.com", "Host of the TikTok API."),
