@@ -160,6 +160,23 @@ async def test_a_grant_that_we_revoke_is_dead(name: str) -> None:
             await server.oauth.renew(first)
 
 
+@pytest.mark.parametrize(
+    ("name", "asks"),
+    [
+        ("youtube", {"prompt": "select_account consent"}),
+        ("tiktok", {"disable_auto_auth": "1"}),
+        ("instagram", {"force_reauth": "true"}),
+    ],
+)
+async def test_the_owner_is_asked_although_the_browser_is_logged_in_and_the_app_was_accepted_before(
+    name: str, asks: dict[str, str]
+) -> None:
+    """Otherwise the page connects the account that is logged in, so a second account can never be connected."""
+    async with serving(name) as server:
+        asked = dict(parse_qsl(urlsplit(server.oauth.consent(redirect_uri=server.redirect_uri, state="s1").url).query))
+        assert {key: asked.get(key) for key in asks} == asks
+
+
 @pytest.mark.parametrize("name", PLATFORMS)
 async def test_a_denied_consent_comes_back_as_an_error_with_our_state(name: str) -> None:
     async with serving(name) as server:

@@ -195,7 +195,7 @@ def test_an_account_is_connected_in_the_browser_and_used_by_name(commands: Comma
     process = commands.start("accounts", "connect", "youtube")
     url = commands.page(process)
     asked = dict(parse_qsl(urlsplit(url).query))
-    assert (asked["access_type"], asked["prompt"], asked["code_challenge_method"]) == ("offline", "consent", "S256")
+    assert (asked["access_type"], asked["prompt"], asked["code_challenge_method"]) == ("offline", "select_account consent", "S256")
     assert set(asked["scope"].split()) == set(YOUTUBE_SCOPES.split())
     page = httpx.get(asked["redirect_uri"], params={"state": asked["state"], "code": "the-code"}, timeout=30, trust_env=False)
     assert page.status_code == 200

@@ -39,7 +39,7 @@ class InstagramOAuth(oauth.Endpoints):
         self._token_url = token_url.rstrip("/") + TOKEN_PATH
 
     def consent(self, *, redirect_uri: str, state: str) -> Consent:
-        """See the port. Instagram documents no PKCE."""
+        """See the port. Instagram documents no PKCE. `force_reauth`, as in the URL of Meta's dashboard, asks who the owner is."""
         if httpx.URL(self._base).host == FACEBOOK_HOST:
             message = (
                 "a connected Instagram account works at graph.instagram.com only: set "
@@ -58,6 +58,7 @@ class InstagramOAuth(oauth.Endpoints):
             "response_type": "code",
             "scope": ",".join(scope.name for scope in self.needed),
             "state": state,
+            "force_reauth": "true",
         }
         return Consent(oauth.url_with(self._authorize_url, params))
 

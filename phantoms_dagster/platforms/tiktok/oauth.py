@@ -38,7 +38,11 @@ class TikTokOAuth(oauth.Endpoints):
         return self
 
     def consent(self, *, redirect_uri: str, state: str) -> Consent:
-        """See the port. TikTok wants the challenge in hexadecimal, unlike RFC 7636, and the scopes separated by commas."""
+        """See the port. TikTok wants the challenge in hexadecimal, unlike RFC 7636, and the scopes separated by commas.
+
+        Without `disable_auto_auth` TikTok shows no page to a person who has accepted the app before: it sends the browser back at
+        once, with the account that is logged in there and its old permissions.
+        """
         verifier = oauth.new_verifier()
         params = {
             "client_key": self._client_id(),
@@ -46,6 +50,7 @@ class TikTokOAuth(oauth.Endpoints):
             "response_type": "code",
             "redirect_uri": redirect_uri,
             "state": state,
+            "disable_auto_auth": "1",
             "code_challenge": hashlib.sha256(verifier.encode()).hexdigest(),
             "code_challenge_method": "S256",
         }

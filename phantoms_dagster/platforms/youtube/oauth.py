@@ -29,7 +29,10 @@ class GoogleOAuth(oauth.Endpoints):
     needed = SCOPES
 
     def consent(self, *, redirect_uri: str, state: str) -> Consent:
-        """See the port. Without `prompt=consent` Google gives no refresh token to an app that the owner has accepted before."""
+        """See the port. Without `consent` Google gives no refresh token to an app that the owner has accepted before.
+
+        Without `select_account` a browser in which one person is logged in never asks for the owner of a second account.
+        """
         from authlib.oauth2.rfc7636 import create_s256_code_challenge  # noqa: PLC0415
 
         verifier = oauth.new_verifier()
@@ -40,7 +43,7 @@ class GoogleOAuth(oauth.Endpoints):
             "scope": " ".join(PREFIX + scope.name for scope in self.needed),
             "access_type": "offline",
             "include_granted_scopes": "true",
-            "prompt": "consent",
+            "prompt": "select_account consent",
             "state": state,
             "code_challenge": create_s256_code_challenge(verifier),
             "code_challenge_method": "S256",
