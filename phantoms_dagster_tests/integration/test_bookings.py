@@ -130,7 +130,8 @@ async def test_a_post_is_ready_at_its_slot_and_waits_until_then(studio: Studio) 
 
 async def test_the_day_whose_quota_is_reserved_is_passed_over_and_that_is_said(studio: Studio) -> None:
     limits = {YOUTUBE: [DayLimit(1, "UTC")]}
-    keys = await studio.rendered(count=2, channel=slotted("00:00", "00:30", "23:00", "23:30"))
+    hour = (datetime.now(UTC) + timedelta(hours=2)).hour  # both slots of the next day are ahead, at every time of the day
+    keys = await studio.rendered(count=2, channel=slotted(f"{hour:02}:00", f"{hour:02}:30"))
     first, second = approve(studio, *keys, limits=limits)
     [one], [other] = first.booked, second.booked
     assert other.at.date() == one.at.date() + timedelta(days=1)
