@@ -44,6 +44,13 @@ _RELEASE = text(
     """
 )
 
+# In the same order as claims lock them. A post that begins meanwhile waits, and then finds that its stage was voided.
+_LOCK_VIDEOS = text(
+    """
+    SELECT FROM phantoms.stages s JOIN phantoms.videos v ON v.id = s.video_id WHERE v.key = ANY(:keys)
+    ORDER BY s.video_id, s.stage FOR UPDATE OF s
+    """
+)
 _IN_FLIGHT = text(
     """
     SELECT v.key, p.platform FROM phantoms.posts p JOIN phantoms.videos v ON v.id = p.video_id
@@ -190,6 +197,7 @@ class PostgresStageStore:
             raise InvalidInput(f"{stage.name} cannot be regenerated; {', '.join(REGENERATED)} can")
 
         async def work(connection: AsyncConnection) -> None:
+            await connection.execute(_LOCK_VIDEOS, {"keys": list(keys)})
             busy = (await connection.execute(_IN_FLIGHT, {"keys": list(keys)})).first()
             if busy is not None:
                 raise InvalidInput(f"{busy.key} is being published on {busy.platform}; regenerate it when that has ended")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -157,6 +158,15 @@ class World:
         """Change rows directly, without the product's code."""
         with self.engine.begin() as connection:
             connection.execute(text(statement), values)
+
+    def until_one_waits(self) -> None:
+        """Wait until a transaction waits for a lock of another one."""
+        while not self.one_waits():
+            time.sleep(0.01)
+
+    def one_waits(self) -> bool:
+        """Whether a transaction waits for a lock of another one."""
+        return bool(self.rows("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"))
 
     def write_post(self, statement: str, **values: Any) -> None:
         """Change posts past the guard of their states, as only a test may: their rows are then as another version left them."""

@@ -32,7 +32,6 @@ from phantoms_dagster_tests.integration.publishing_world import Studio, open_stu
 from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
 
 YOUTUBE, TIKTOK = Platform("youtube"), Platform("tiktok")
-WAITS_FOR_A_LOCK = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -191,7 +190,7 @@ async def test_a_post_that_a_person_cancels_while_another_one_approves_its_video
 
     def approves_meanwhile(*given: Any, **named: Any) -> None:
         approving.start()
-        while approving.is_alive() and not studio.world.rows(WAITS_FOR_A_LOCK):
+        while approving.is_alive() and not studio.world.one_waits():
             time.sleep(0.01)
         carry_out(*given, **named)
 
@@ -304,7 +303,7 @@ async def decides_meanwhile(studio: Studio, monkeypatch: pytest.MonkeyPatch, key
 
     def person_first(known: RowMapping, at: datetime) -> str:
         acting.start()
-        while acting.is_alive() and not studio.world.rows(WAITS_FOR_A_LOCK):
+        while acting.is_alive() and not studio.world.one_waits():
             time.sleep(0.01)
         return why(known, at)
 

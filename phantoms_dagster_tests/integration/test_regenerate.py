@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import text
 
 from phantoms_dagster.domain.errors import InvalidInput, StaleClaim
 from phantoms_dagster.domain.models import Platform, ScriptOutput
@@ -104,7 +106,9 @@ async def test_what_was_published_stays_published_with_its_variant_and_the_rest_
     assert states(world, key)["tiktok/variant"] == "ready"
 
 
-@pytest.mark.parametrize("state", [PostState.OPENED, PostState.UPLOADING, PostState.COMMITTING, PostState.UNKNOWN])
+@pytest.mark.parametrize(
+    "state", [PostState.OPENED, PostState.UPLOADING, PostState.COMMITTING, PostState.UNKNOWN, PostState.HANDED_OVER]
+)
 async def test_a_video_that_is_being_published_is_not_regenerated_under_the_publishers_feet(world: World, state: PostState) -> None:
     key = world.add()[0]
     await world.carry([key], *COMMON, "youtube/variant")
@@ -115,6 +119,25 @@ async def test_a_video_that_is_being_published_is_not_regenerated_under_the_publ
     world.write_post("UPDATE phantoms.posts SET state = :state", state=str(state))
     with pytest.raises(InvalidInput, match=f"{key} is being published on youtube"):
         await world.store().regenerate(stage("script"), [key])
+    assert states(world, key)["approval"] == "done"
+
+
+async def test_a_video_whose_publication_begins_during_the_regeneration_is_not_regenerated(world: World) -> None:
+    """The check came before the locks, so the words of a post that was going out were made again, and its end was not recorded."""
+    key = world.add()[0]
+    await world.carry([key], *COMMON, "youtube/variant")
+    _, claim = await world.claimed("youtube/post", key)
+    ledgers = PostgresLedgers(world.async_engine)
+    journal = await ledgers.post(claim, account="main", marker="m", video=media_file("v"), caption="", sandbox=False)
+    with world.engine.begin() as another:
+        another.execute(text("SELECT FROM phantoms.stages WHERE stage = 'script' FOR UPDATE"))
+        asked = asyncio.create_task(world.store().regenerate(stage("script"), [key]))
+        await asyncio.to_thread(world.until_one_waits)
+        await journal.save(PostState.OPENED)
+        await journal.save(PostState.COMMITTING)
+    with pytest.raises(InvalidInput, match=f"{key} is being published on youtube"):
+        await asked
+    await journal.save(PostState.PUBLISHED, remote_id="v1")
     assert states(world, key)["approval"] == "done"
 
 

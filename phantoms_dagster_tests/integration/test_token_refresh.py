@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from phantoms_dagster.store.grants import Grants, PostgresGrants
 from phantoms_dagster.store.vault import Vault, new_key
 from phantoms_dagster.wiring import Services
 from phantoms_dagster.wiring.clock import SystemClock
-from phantoms_dagster_tests.integration.stage_world import World, open_world
+from phantoms_dagster_tests.integration.stage_world import open_world
 from phantoms_dagster_tests.token_server import TokenServer, serving
 
 TIKTOK = Platform("tiktok")
@@ -524,12 +523,6 @@ async def test_tokens_that_came_after_the_disconnecting_person_had_looked_are_no
     assert fleet.disconnect()
 
 
-def until_one_waits(world: World) -> None:
-    """Wait until a transaction waits for a lock of another one."""
-    while not world.rows("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"):
-        time.sleep(0.01)
-
-
 async def test_a_person_can_connect_while_runners_hold_its_waiting_posts_in_another_order(database_url: str) -> None:
     """The platform gives each code once, so a deadlock here would lose the tokens."""
     async with open_world(database_url) as world:
@@ -550,7 +543,7 @@ async def test_a_person_can_connect_while_runners_hold_its_waiting_posts_in_anot
         with world.engine.begin() as runner:
             runner.execute(lock, {"key": keys[0]})
             connecting = asyncio.create_task(asyncio.to_thread(grants.connect, TIKTOK, "reef", grant, OWNER))
-            await asyncio.to_thread(until_one_waits, world)
+            await asyncio.to_thread(world.until_one_waits)
             await asyncio.to_thread(runner.execute, lock, {"key": keys[1]})
         await connecting
         assert world.rows("SELECT 1 FROM phantoms.stages WHERE stage = 'tiktok/post' AND retry_at > clock_timestamp()") == []
