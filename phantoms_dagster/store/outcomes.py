@@ -110,6 +110,22 @@ _FINISH = text(
     """
 )
 
+# A statement sees bookings as they were when it began, even if it then waited for a person who was moving the post. So this one
+# follows, and makes a post ready earlier if its time is earlier now. A post that is ready too early asks for its time anyway.
+_READY_EARLIER = text(
+    """
+    UPDATE phantoms.stages s SET ready_at = GREATEST(clock_timestamp(), w.at), updated_at = clock_timestamp()
+    FROM (
+        SELECT g.video_id, split_part(g.stage, '/', 1) || '/post' AS stage, COALESCE(b.at, v.publish_at) AS at
+        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS g(video_id bigint, stage text)
+        JOIN phantoms.videos v ON v.id = g.video_id
+        LEFT JOIN phantoms.bookings b ON b.video_id = g.video_id AND b.platform = split_part(g.stage, '/', 1) AND b.state = 'booked'
+    ) w
+    WHERE s.video_id = w.video_id AND s.stage = w.stage AND s.state IS NOT DISTINCT FROM 'ready'
+        AND s.ready_at > GREATEST(clock_timestamp(), w.at)
+    """
+)
+
 # Shorter waits are not shown in a video's story.
 PACED_SECONDS = 0.5
 
@@ -297,13 +313,17 @@ async def finish(connection: AsyncConnection, closings: Sequence[Closing]) -> li
     """Write outcomes. Returns False for a claim that another runner has taken over; nothing of it was written.
 
     Without a failed one among them (`Closing.fails`), one statement writes everything and no transaction is needed. Posts that wait
-    for an account that is now free are woken afterwards. If that is lost, they are retried at their own time.
+    for an account that is now free are woken afterwards, and posts that were moved meanwhile get their new time. If that is lost,
+    they are retried at their own time.
     """
     following = [
         {"made": m.name, "stage": s.name} for m in {c.claim.stage for c in closings} for s in STAGES.values() if m.name in s.after
     ]
     ended = await connection.execute(_FINISH, {**_json(closings), "next": json.dumps(following)})
     ours = {(row.video_id, row.stage) for row in ended}
+    variants = [c for c in closings if c.claim.stage.kind == "variant" and c.outcome.state is StageState.DONE]
+    if variants:
+        await connection.execute(_READY_EARLIER, _json(variants))
     posts = [c for c in closings if c.claim.stage.kind == "post"]
     if posts:
         await connection.execute(_WAKE, _json(posts))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, RowMapping
 
 from phantoms_dagster.domain.brief_changes import BriefChanges
 from phantoms_dagster.domain.claims import PostTime, StageTask
@@ -19,7 +19,8 @@ from phantoms_dagster.domain.errors import InvalidInput, NotYet, WaitsForPerson
 from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.domain.posting_slots import DayLimit, PostingSlot, booking_stamp
 from phantoms_dagster.domain.stages import PostState
-from phantoms_dagster.store import booking_changes
+from phantoms_dagster.production.stages.variant import MakeVariant
+from phantoms_dagster.store import booking_changes, brief_edits
 from phantoms_dagster.store import bookings as store_bookings
 from phantoms_dagster.store.audit import Actor
 from phantoms_dagster.store.booking_changes import BookingChanges, ChangedMeanwhile
@@ -28,8 +29,8 @@ from phantoms_dagster.store.brief_edits import BriefEdits
 from phantoms_dagster.store.decisions import Decisions
 from phantoms_dagster.store.judgement import Decided
 from phantoms_dagster.store.post_times import PostgresPostTimes
-from phantoms_dagster_tests.integration.publishing_world import Studio, open_studio
-from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, open_world
+from phantoms_dagster_tests.integration.publishing_world import Keeps, Studio, open_studio
+from phantoms_dagster_tests.integration.stage_world import CHANNEL, World, done, open_world
 
 YOUTUBE, TIKTOK = Platform("youtube"), Platform("tiktok")
 
@@ -198,6 +199,45 @@ async def test_a_post_that_a_person_cancels_while_another_one_approves_its_video
     await asyncio.to_thread(BookingChanges(studio.world.engine).cancel, key, Actor("bob", "desk"))
     await asyncio.to_thread(approving.join)
     assert [state for name, _, _, _, state in bookings(studio.world) if name == key] == ["cancelled"]
+
+
+@pytest.mark.parametrize("how", ["move", "edit"])
+async def test_a_post_that_is_moved_while_its_variant_ends_is_ready_at_its_new_time(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The runner's statement had begun before the move, so the post got its old time, and waited for it until the next day."""
+    publish_at = None if how == "move" else datetime.now(UTC) + timedelta(days=3)
+    studio.world.catalogue.put_channels([slotted() if how == "move" else CHANNEL])
+    [key] = await studio.rendered(channel=slotted() if how == "move" else CHANNEL)
+    if publish_at is not None:
+        BriefEdits(studio.world.engine).edit(key, BriefChanges(publish_at=publish_at), by="test")
+    approve(studio, key)
+    await studio.approved(key)
+    store, claim = await studio.world.claimed("youtube/variant", key)
+    made = await MakeVariant(studio=Keeps(), media=studio.store)(StageTask(claim, await store.attempt(claim)))
+    locked = threading.Event()
+
+    def holds_the_lock(connection: Connection, *given: Any, **named: Any) -> None:
+        read_time_again(connection, *given, **named)
+        locked.set()
+        while not studio.world.one_waits():
+            time.sleep(0.01)
+
+    read_time_again = store_bookings.read_time_again
+    monkeypatch.setattr(booking_changes, "read_time_again", holds_the_lock)
+    monkeypatch.setattr(brief_edits, "read_time_again", holds_the_lock)
+
+    def moves() -> None:
+        if how == "move":
+            BookingChanges(studio.world.engine).move(key, "now", Actor("ann", "cli"))
+        else:
+            BriefEdits(studio.world.engine).edit(key, BriefChanges(publish_now=True), by="ann")
+
+    moving = asyncio.create_task(asyncio.to_thread(moves))
+    await asyncio.to_thread(locked.wait)
+    assert await store.finish(claim, done(made))
+    await moving
+    assert studio.world.row(key, "youtube/post")["ready_at"] <= datetime.now(UTC)
 
 
 async def test_the_database_refuses_a_second_booking_of_a_slot(studio: Studio) -> None:
