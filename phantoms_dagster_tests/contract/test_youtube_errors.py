@@ -99,6 +99,12 @@ def test_a_server_error_is_unknown_at_a_commit_point_and_transient_elsewhere(sta
         accepted(answer(status, "backendError"), NOW)
 
 
+def test_googles_words_and_ours_are_one_sentence() -> None:
+    error = {"message": "Invalid credentials.", "errors": [{"reason": "authError"}]}
+    response = httpx.Response(401, json={"error": error}, request=httpx.Request("GET", "https://www.googleapis.com/"))
+    assert "Invalid credentials; reconnect the account" in str(refusal(response, NOW))
+
+
 @pytest.mark.parametrize("body", ["", "<html>", "[]", '{"error": "text"}', '{"error": {"errors": [1]}}', '{"error": null}'])
 def test_a_refusal_that_is_not_in_googles_shape_is_judged_by_its_status(body: str) -> None:
     request = httpx.Request("GET", "https://www.googleapis.com/")

@@ -108,7 +108,7 @@ def refusal(response: httpx.Response, now: datetime) -> ProviderError:
     if verdict is None:
         return unexpected(response, provider=PROVIDER, message=said or reason)
     code = reason or str(response.status_code)
-    message = f"YouTube refused ({code}): {said + '; ' if said else ''}{verdict.advice}"
+    message = f"YouTube refused ({code}): {said.rstrip('.') + '; ' if said else ''}{verdict.advice}"
     if issubclass(verdict.error, Permanent):
         return verdict.error(message, provider=PROVIDER, code=code, evidence=evidence(response))
     # The day is YouTube's. With a clock of ours that is ahead, a wait could begin before midnight and last a day too long.
