@@ -94,7 +94,7 @@ PLATFORM = PlatformSpec(
         "redirect_uri": Setting(
             str | None,
             None,
-            "https address that the app sends people back to, as it is registered. Instagram takes no address of this machine.",
+            "https address that the app sends people back to, as it is registered. Instagram takes no http address.",
         ),
         "authorize_url": Setting(str, "https://www.instagram.com/oauth/authorize", "Where people grant access."),
         "token_url": Setting(str, "https://api.instagram.com", "Host that exchanges codes for tokens."),
