@@ -15,6 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from phantoms_dagster.desk.connecting import COOKIE
+from phantoms_dagster.sandbox.core import Fault
 from phantoms_dagster.sandbox.youtube.google_token import CLIENT_ID, CLIENT_SECRET
 from phantoms_dagster.store.accounts import Accounts
 from phantoms_dagster.store.audit import AuditLog
@@ -91,6 +92,8 @@ async def test_an_account_is_connected_in_the_browser_and_its_tokens_are_encrypt
     said = await shown(olga, await olga.get(back))
     assert "YouTube account youtube-account is connected: ocean." in said
     assert "Connect again" in said
+    assert "permissions: all are granted" in said  # it is checked at once
+    assert "Something is wrong" not in said
     [account] = [one for one in Accounts(desk.world.engine).all() if one.token_source == "stored"]
     assert (account.name, account.label) == ("youtube-account", "ocean")
     [row] = desk.world.rows("SELECT access_token FROM phantoms.accounts WHERE access_token IS NOT NULL")
@@ -98,6 +101,16 @@ async def test_an_account_is_connected_in_the_browser_and_its_tokens_are_encrypt
     [entry] = AuditLog(desk.world.engine).page(subject=KEY)
     assert (entry.action, entry.who, entry.after["owner"] if entry.after else "") == ("connect account", "olga", "ocean")
     assert "has no attempt under way" in await shown(olga, await olga.get(back))
+
+
+async def test_what_would_stop_the_first_post_is_said_when_an_account_is_connected(desk: DeskWorld, sandbox: Running) -> None:
+    """The command checked a connected account at once, and the desk did not."""
+    olga = await desk.logged_in("olga", "operator")
+    sandbox.sandbox.faults.append(Fault("google.tokeninfo", status=400, body='{"error_description": "Invalid Value"}'))
+    said = await shown(olga, await olga.get(accept(await begin(olga))))
+    assert "YouTube account youtube-account is connected: ocean." in said
+    assert "Something is wrong with it, see below." in said
+    assert "permissions: Google does not accept the token (Invalid Value)" in said
 
 
 async def test_an_answer_counts_once_and_only_in_the_session_that_asked(desk: DeskWorld) -> None:

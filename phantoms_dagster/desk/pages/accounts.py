@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from phantoms_dagster.desk.render import flash_message, page, redirect_to
 from phantoms_dagster.desk.visits import CurrentVisit, Form, Visit, field, visible_text
 from phantoms_dagster.domain.accounts import Account, Standing, as_used, standing
-from phantoms_dagster.domain.errors import InvalidInput, NotFound, ProviderError
+from phantoms_dagster.domain.errors import InvalidInput, NotFound, PhantomsError, ProviderError
 from phantoms_dagster.domain.grants import STORED
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.preflight import worst
@@ -121,8 +121,20 @@ def come_back(visit: CurrentVisit) -> Response:
     owner = {"owner": done.owner.label, "subject": done.owner.subject}
     visit.desk.audit.write(AuditEntry(visit.actor, "connect account", f"{platform}:{name}", None, owner))
     said = f"{platform.title} account {name} is connected: {done.owner.label}.{f' {done.warning}' if done.warning else ''}"
-    flash_message(visit, response, said, "info")
+    visit.desk.services.endpoints.read_again()
+    flash_message(visit, response, said + _first_check(visit, platform, name), "info")
     return response
+
+
+def _first_check(visit: Visit, platform: Platform, name: str) -> str:
+    """Check the account that was just connected, so that what would stop its first post is said now. Empty if nothing is wrong."""
+    from phantoms_dagster.wiring.preflight import check_account_now  # noqa: PLC0415 - it imports every provider
+
+    try:
+        checks = check_account_now(visit.desk.services, platform, name)
+    except PhantomsError as error:
+        return f" It could not be checked: {error}."
+    return " Something is wrong with it, see below." if worst(checks) == "wrong" else ""
 
 
 def check(visit: CurrentVisit, form: Form) -> Response:
