@@ -115,14 +115,16 @@ _GIVE_BACK = text(
     WHERE b.video_id = ANY(:ids) AND s.video_id = b.video_id AND s.stage = b.platform || '/post' AND NOT {BEGUN}
     """
 )
-# A post that waits for its time or for a person is due at once. One that waits for something else goes on waiting.
+# A post that waits for its time or for a person is due at once. One that waits for something else goes on waiting. A run that holds
+# the post may have read the old time a moment ago, so the post is due again when the run says that it waits: see `outcomes`.
+WAITS_FOR_TIME = "({message} LIKE 'goes out at %' OR {error_class} = 'person')"
 _READ_TIME = text(
-    """
+    f"""
     UPDATE phantoms.stages
     SET ready_at = CASE WHEN state = 'ready' THEN GREATEST(clock_timestamp(), :at) ELSE ready_at END,
-        retry_at = CASE WHEN state = 'deferred' THEN clock_timestamp() ELSE retry_at END, updated_at = clock_timestamp()
-    WHERE video_id = :id AND stage LIKE :stages
-        AND (state = 'ready' OR (state = 'deferred' AND (reason LIKE 'goes out at %' OR error_class = 'person')))
+        retry_at = CASE WHEN state = 'ready' THEN retry_at ELSE clock_timestamp() END, updated_at = clock_timestamp()
+    WHERE video_id = :id AND stage LIKE :stages AND (state IN ('ready', 'running')
+        OR (state = 'deferred' AND {WAITS_FOR_TIME.format(message="reason", error_class="error_class")}))
     """
 )
 _BEFORE_COMMIT = """NOT EXISTS (SELECT FROM phantoms.posts p WHERE p.video_id = b.video_id AND p.platform = b.platform

@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from phantoms_dagster.domain.claims import HELD, AttemptOutcome
 from phantoms_dagster.domain.stages import STAGES, Stage, StageState
+from phantoms_dagster.store.bookings import WAITS_FOR_TIME
 from phantoms_dagster.store.planning import notify
 from phantoms_dagster.store.rows import as_json
 
@@ -59,6 +60,8 @@ _CLOSE_ATTEMPTS = text(
     """
 )
 
+_WAITS_FOR_TIME = WAITS_FOR_TIME.format(message="g.message", error_class="g.error_class")
+
 # One statement, so that it needs no transaction around it. Consequences apply only to rows that `ended` was able to end. All parts
 # see the table as it was before, so a stage's cost counts the attempts as `closed` leaves them. A post is ready when it is
 # booked, or else at its publish time, every other stage at once.
@@ -68,7 +71,10 @@ _FINISH = text(
     ended AS (
         UPDATE phantoms.stages s
         SET state = g.state, output = COALESCE(g.output, s.output), provider_ref = COALESCE(g.provider_ref, s.provider_ref),
-            {_BUDGET}, retry_at = g.retry_at, reason = g.message, error_class = g.error_class,
+            {_BUDGET}, reason = g.message,
+            -- A claim has no `retry_at`, unless a person has changed the post's time since.
+            retry_at = CASE WHEN s.retry_at IS NOT NULL AND g.state = 'deferred' AND {_WAITS_FOR_TIME} THEN s.retry_at
+                ELSE g.retry_at END, error_class = g.error_class,
             lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp(),
             paced = CASE WHEN g.unsent AND g.state = 'deferred' THEN {_PACED} END, waits_for = g.waits_for,
             waits_since = CASE WHEN g.waits_for IS NOT NULL THEN clock_timestamp() END,

@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import Connection, RowMapping
 
 from phantoms_dagster.domain.brief_changes import BriefChanges
-from phantoms_dagster.domain.claims import PostTime, StageTask
+from phantoms_dagster.domain.claims import WAITS_FOR_PERSON, AttemptOutcome, PostTime, StageTask
 from phantoms_dagster.domain.errors import InvalidInput, NotYet, WaitsForPerson
 from phantoms_dagster.domain.models import Channel, Platform
 from phantoms_dagster.domain.posting_slots import DayLimit, PostingSlot, booking_stamp
-from phantoms_dagster.domain.stages import PostState
+from phantoms_dagster.domain.stages import PostState, StageState
 from phantoms_dagster.production.stages.variant import MakeVariant
 from phantoms_dagster.store import booking_changes, brief_edits
 from phantoms_dagster.store import bookings as store_bookings
@@ -199,6 +199,34 @@ async def test_a_post_that_a_person_cancels_while_another_one_approves_its_video
     await asyncio.to_thread(BookingChanges(studio.world.engine).cancel, key, Actor("bob", "desk"))
     await asyncio.to_thread(approving.join)
     assert [state for name, _, _, _, state in bookings(studio.world) if name == key] == ["cancelled"]
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_post_that_is_moved_after_its_run_read_the_old_time_is_due_when_the_run_has_ended(
+    studio: Studio, cancelled: bool
+) -> None:
+    """The run then wrote that it waits, for its old time or for a person. A post that had been put back never went out."""
+    [key] = await studio.rendered(channel=slotted())
+    approve(studio, key)
+    await to_post(studio, key)
+    changes, ann = BookingChanges(studio.world.engine), Actor("ann", "cli")
+    if cancelled:
+        changes.cancel(key, ann)
+    store, claim = await studio.claim(key)
+    with pytest.raises(NotYet) as waits:
+        await studio.publish()(StageTask(claim, await store.attempt(claim)))
+    changes.move(key, "now", ann)
+    waiting = AttemptOutcome(
+        StageState.DEFERRED,
+        retry_at=waits.value.until,
+        error_class=WAITS_FOR_PERSON if cancelled else None,
+        message=str(waits.value),
+        unsent=True,
+    )
+    assert await store.finish(claim, waiting)
+    assert studio.world.due("youtube/post") == [key]
+    studio.clock.time = datetime.now(UTC)
+    assert (await post(studio, key)).output.remote_id
 
 
 @pytest.mark.parametrize("how", ["move", "edit"])
