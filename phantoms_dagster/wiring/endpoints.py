@@ -118,10 +118,6 @@ class Endpoints:
             self._asked = (time.monotonic(), frozenset(self._ask()))
         return self._asked[1]
 
-    def read_again(self) -> None:
-        """Read with the next question which platforms have an account with a token: this process has just connected one."""
-        self._asked = None
-
     def missing(self, integration: str) -> bool:
         """Whether the integration needs a key or token and has none, not even that of a single account."""
         if _key_setting(integration) is None:

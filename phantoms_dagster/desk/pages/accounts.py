@@ -121,7 +121,6 @@ def come_back(visit: CurrentVisit) -> Response:
     owner = {"owner": done.owner.label, "subject": done.owner.subject}
     visit.desk.audit.write(AuditEntry(visit.actor, "connect account", f"{platform}:{name}", None, owner))
     said = f"{platform.title} account {name} is connected: {done.owner.label}.{f' {done.warning}' if done.warning else ''}"
-    visit.desk.services.endpoints.read_again()
     flash_message(visit, response, said + _first_check(visit, platform, name), "info")
     return response
 
