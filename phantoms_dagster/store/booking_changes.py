@@ -21,6 +21,7 @@ from phantoms_dagster.domain.stages import PostState, StageState
 from phantoms_dagster.store.audit import Actor, AuditEntry, note
 from phantoms_dagster.store.bookings import BookablePost, Booked, Books, Limits, book_or_wait, miss, posts_of, read_time_again
 from phantoms_dagster.store.planning import NOTIFY
+from phantoms_dagster.store.transactions import persons_transaction
 
 When = datetime | Literal["next", "now"]
 
@@ -73,13 +74,16 @@ class BookingChanges:
 
         `platforms`: only these. Raises NotFound, and InvalidInput when nothing can be moved.
         """
-        with self._engine.begin() as connection:
+
+        def work(connection: Connection) -> Changed:
             found = _open_posts(connection, key, platforms, seen or {}, self._limits())
             if isinstance(when, datetime) and when <= found.posts[0].now:
                 raise InvalidInput("that time is past; give a later one, or `now`")
             booked = [self._booked(found.books, post, when) for post in found.posts]
             _carry_out(connection, "move post", found.posts, booked, actor)
             return Changed(key, tuple(booked), tuple(found.refused))
+
+        return persons_transaction(self._engine, work)
 
     def cancel(
         self,
@@ -91,7 +95,8 @@ class BookingChanges:
         seen: Mapping[Platform, str] | None = None,
     ) -> Changed:
         """Take the posts of a video out of the calendar. Their slots are free again. Raises NotFound and InvalidInput."""
-        with self._engine.begin() as connection:
+
+        def work(connection: Connection) -> Changed:
             found = _open_posts(connection, key, platforms, seen or {}, {})
             booked = []
             for post in found.posts:
@@ -100,6 +105,8 @@ class BookingChanges:
                 booked.append(Booked(key, post.platform, at, post.channel.timezone, "cancelled", reason))
             _carry_out(connection, "cancel post", found.posts, booked, actor)
             return Changed(key, tuple(booked), tuple(found.refused))
+
+        return persons_transaction(self._engine, work)
 
     def override(
         self,
@@ -114,7 +121,8 @@ class BookingChanges:
 
         Raises NotFound, and InvalidInput when nothing waits to be allowed.
         """
-        with self._engine.begin() as connection:
+
+        def work(connection: Connection) -> Changed:
             found = _open_posts(connection, key, platforms, seen or {}, self._limits())
             waiting = [post for post in found.posts if post.state == "repeat"]
             if not waiting:
@@ -132,6 +140,8 @@ class BookingChanges:
                     booked.append(Booked(key, post.platform, max(post.at, post.now), post.channel.timezone))
             _carry_out(connection, "allow repetition", waiting, booked, actor, reason=reason)
             return Changed(key, tuple(booked), tuple(found.refused))
+
+        return persons_transaction(self._engine, work)
 
     def _booked(self, books: Books, post: BookablePost, when: When) -> Booked:
         if when == "next":

@@ -20,6 +20,7 @@ from phantoms_dagster.store.bookings import follow_brief, read_time_again
 from phantoms_dagster.store.dead_letters.statements import NEW_REVISION
 from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.stage_store import VOID
+from phantoms_dagster.store.transactions import persons_transaction
 from phantoms_dagster.store.two_reviewers import forget
 
 # Not FOR UPDATE: a row that refers to the video, such as a booking, would then wait for this edit while it holds the stages.
@@ -77,7 +78,8 @@ class BriefEdits:
         next step, for an invalid value, for a brief that another video already has, and when a platform to remove has a post that
         is published or in progress.
         """
-        with self._engine.begin() as connection:
+
+        def work(connection: Connection) -> EditedBrief:
             edited = edit_in(connection, key, changes, by=by, offered=offered)
             check(edited.before)
             differences = list(edited.differences)
@@ -85,6 +87,8 @@ class BriefEdits:
                 before, after = ({name: pair[n] for name, *pair in differences} for n in (0, 1))
                 note(connection, [AuditEntry(actor, "edit brief", key, before=before, after=after)])
             return edited
+
+        return persons_transaction(self._engine, work)
 
 
 def edit_in(

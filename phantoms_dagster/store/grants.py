@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, RowMapping, TextClause, text
+from sqlalchemy import Connection, Engine, RowMapping, TextClause, text
 
 from phantoms_dagster.domain.accounts import Account, fingerprint
 from phantoms_dagster.domain.errors import InvalidInput, NotFound, Permanent
@@ -17,7 +17,7 @@ from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.domain.ports import AccountIdentity
 from phantoms_dagster.store.accounts import wake_posts
 from phantoms_dagster.store.engine import reading
-from phantoms_dagster.store.transactions import transaction
+from phantoms_dagster.store.transactions import persons_transaction, transaction
 from phantoms_dagster.store.vault import Vault, WrongKey
 
 if TYPE_CHECKING:
@@ -209,11 +209,14 @@ class Grants:
             "sha256": fingerprint(grant.access_token),
             **_sealed(grant, self._vault),
         }
-        with self._engine.begin() as connection:
+
+        def work(connection: Connection) -> None:
             if connection.execute(_CONNECT, {**_key(platform, name), **values}).first() is None:
                 message = f"{platform}:{name} has another owner than {owner.label} ({owner.subject}); its tokens were not replaced"
                 raise InvalidInput(f"{message}. To change the owner: phantoms accounts --forget {platform}:{name}")
             wake_posts(connection, Account(platform, name))
+
+        persons_transaction(self._engine, work)
 
     def disconnect(self, platform: Platform, name: str, generation: int) -> bool:
         """Delete the account's tokens. Its posts and its owner stay. False if the generation is not that one any more."""

@@ -17,6 +17,7 @@ from phantoms_dagster.domain.stages import STAGES, StageState, downstream, stage
 from phantoms_dagster.store.dead_letters import statements as sql
 from phantoms_dagster.store.dead_letters.letters import FRESH_STARTS, DeadLetters, LetterFilter
 from phantoms_dagster.store.planning import NOTIFY
+from phantoms_dagster.store.transactions import persons_transaction
 
 _ROWS = text(
     """
@@ -82,8 +83,7 @@ class Retrying:
 
     def carry_out(self, plan: Plan, *, by: str) -> None:
         """Carry the plan out. Raises InvalidInput when the video has changed since."""
-        with self._engine.begin() as connection:
-            self.carry_out_in(connection, plan, by=by)
+        persons_transaction(self._engine, lambda connection: self.carry_out_in(connection, plan, by=by))
 
     def retry_in(self, connection: Connection, key: str, *, by: str) -> Plan:
         """Retry the first stage that is not done, in the caller's transaction. Returns the plan. Raises InvalidInput."""

@@ -23,6 +23,7 @@ from phantoms_dagster.store.earlier import keep
 from phantoms_dagster.store.judgement import already_decided
 from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.stored import brief_of, channel_of, output_of
+from phantoms_dagster.store.transactions import persons_transaction
 
 # Editing a brief takes this lock, too. A runner's attempts, which refer to the row, need not wait for it.
 _VIDEO = text(
@@ -77,7 +78,8 @@ class TextEdits:
         person edited or decided first. Raises InvalidInput, with the next step, for an invalid text, when there is no master yet,
         when a post is in progress, and when the video is published everywhere.
         """
-        with self._engine.begin() as connection:
+
+        def work(connection: Connection) -> EditedTexts:
             video = connection.execute(_VIDEO, {"key": key}).mappings().one_or_none()
             if video is None:
                 raise NotFound(f"no video {key!r}; `phantoms status` lists them")
@@ -108,6 +110,8 @@ class TextEdits:
             if video["retired_at"] is not None:
                 notes.append(f"the video is retired; bring it back with `phantoms unretire {key}`")
             return EditedTexts(key, made.script, after, tuple(notes))
+
+        return persons_transaction(self._engine, work)
 
     def _may_edit(
         self,

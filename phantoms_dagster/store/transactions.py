@@ -1,4 +1,5 @@
-"""Runs all of a runner's transactions. They are retried when the server went away or ended a deadlock.
+"""Runs all of a runner's transactions. They are retried when the server went away or ended a deadlock. So are people's changes of
+the rows that runners lock, after a deadlock.
 
 All work must be safe to run twice, because the answer to a commit can be lost, too. That is why the claim's generation fences every
 write of a runner.
@@ -18,6 +19,7 @@ from phantoms_dagster.store import schema_version
 from phantoms_dagster.store.away import in_words, is_away, spoils_connection
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 Answer = TypeVar("Answer")
@@ -27,6 +29,7 @@ _log = logging.getLogger(__name__)
 MAX_WAIT_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
+MOST_TRIES = 3  # of a person's transaction
 
 
 def is_retryable(error: DBAPIError) -> bool:
@@ -37,6 +40,21 @@ def is_retryable(error: DBAPIError) -> bool:
 def statements(engine: AsyncEngine) -> AsyncEngine:
     """The engine for single statements. Each is its own transaction, which saves the round trips of BEGIN and COMMIT."""
     return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def persons_transaction(engine: Engine, work: Callable[[Connection], Answer]) -> Answer:
+    """Run `work` in one transaction, for a command or a page.
+
+    It is repeated after a deadlock, because runners lock the same rows.
+    """
+    for tries in range(1, MOST_TRIES + 1):
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except DBAPIError as error:
+            if error.connection_invalidated or not is_retryable(error) or tries == MOST_TRIES:
+                raise
+    raise AssertionError("unreachable")
 
 
 async def transaction(

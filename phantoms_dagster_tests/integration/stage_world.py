@@ -159,14 +159,14 @@ class World:
         with self.engine.begin() as connection:
             connection.execute(text(statement), values)
 
-    def until_one_waits(self) -> None:
-        """Wait until a transaction waits for a lock of another one."""
-        while not self.one_waits():
+    def until_blocked(self, count: int = 1) -> None:
+        """Wait until that many transactions wait for a lock of another one."""
+        while self.blocked() < count:
             time.sleep(0.01)
 
-    def one_waits(self) -> bool:
-        """Whether a transaction waits for a lock of another one."""
-        return bool(self.rows("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"))
+    def blocked(self) -> int:
+        """How many transactions wait for a lock of another one."""
+        return len(self.rows("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"))
 
     def write_post(self, statement: str, **values: Any) -> None:
         """Change posts past the guard of their states, as only a test may: their rows are then as another version left them."""

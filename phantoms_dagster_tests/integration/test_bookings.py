@@ -191,7 +191,7 @@ async def test_a_post_that_a_person_cancels_while_another_one_approves_its_video
 
     def approves_meanwhile(*given: Any, **named: Any) -> None:
         approving.start()
-        while approving.is_alive() and not studio.world.one_waits():
+        while approving.is_alive() and not studio.world.blocked():
             time.sleep(0.01)
         carry_out(*given, **named)
 
@@ -248,7 +248,7 @@ async def test_a_post_that_is_moved_while_its_variant_ends_is_ready_at_its_new_t
     def holds_the_lock(connection: Connection, *given: Any, **named: Any) -> None:
         read_time_again(connection, *given, **named)
         locked.set()
-        while not studio.world.one_waits():
+        while not studio.world.blocked():
             time.sleep(0.01)
 
     read_time_again = store_bookings.read_time_again
@@ -371,7 +371,7 @@ async def decides_meanwhile(studio: Studio, monkeypatch: pytest.MonkeyPatch, key
 
     def person_first(known: RowMapping, at: datetime) -> str:
         acting.start()
-        while acting.is_alive() and not studio.world.one_waits():
+        while acting.is_alive() and not studio.world.blocked():
             time.sleep(0.01)
         return why(known, at)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from phantoms_dagster.domain.brief_changes import BriefChanges, EditedBrief
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
 from phantoms_dagster.store.brief_edits import BriefEdits
-from phantoms_dagster_tests.integration.stage_world import World, open_world
+from phantoms_dagster_tests.integration.stage_world import World, finished, open_world
 
 MAKING = ("script", "voiceover", "rendered_video", "approval")
 
@@ -87,6 +89,22 @@ async def test_platforms_do_not_change_while_a_post_is_under_way(world: World, p
         with pytest.raises(InvalidInput, match="on its way to TikTok now"):
             edit(world, key, platforms=platforms)
     assert edit(world, key, priority=0).after.priority == 0
+
+
+async def test_an_edit_that_meets_the_end_of_a_render_is_carried_out(world: World) -> None:
+    """The edit held the approval and waited for the render, whose end held the render and waited for the approval."""
+    [key] = world.add()
+    await world.carry([key], "script", "voiceover")
+    store, claim = await world.claimed("rendered_video", key)
+    with world.engine.begin() as first:
+        first.execute(text("SELECT FROM phantoms.stages WHERE stage = 'rendered_video' FOR UPDATE"))
+        ending = asyncio.create_task(store.finish(claim, finished("rendered_video")))
+        await asyncio.to_thread(world.until_blocked)
+        editing = asyncio.create_task(asyncio.to_thread(edit, world, key, priority=0))
+        await asyncio.to_thread(world.until_blocked, 2)
+    assert await ending
+    assert (await editing).after.priority == 0
+    assert states(world, key)["approval"] == "ready"
 
 
 def ledger(world: World, platform: str, state: str) -> None:

@@ -132,7 +132,7 @@ async def test_a_video_whose_publication_begins_during_the_regeneration_is_not_r
     with world.engine.begin() as another:
         another.execute(text("SELECT FROM phantoms.stages WHERE stage = 'script' FOR UPDATE"))
         asked = asyncio.create_task(world.store().regenerate(stage("script"), [key]))
-        await asyncio.to_thread(world.until_one_waits)
+        await asyncio.to_thread(world.until_blocked)
         await journal.save(PostState.OPENED)
         await journal.save(PostState.COMMITTING)
     with pytest.raises(InvalidInput, match=f"{key} is being published on youtube"):

@@ -543,7 +543,7 @@ async def test_a_person_can_connect_while_runners_hold_its_waiting_posts_in_anot
         with world.engine.begin() as runner:
             runner.execute(lock, {"key": keys[0]})
             connecting = asyncio.create_task(asyncio.to_thread(grants.connect, TIKTOK, "reef", grant, OWNER))
-            await asyncio.to_thread(world.until_one_waits)
+            await asyncio.to_thread(world.until_blocked)
             await asyncio.to_thread(runner.execute, lock, {"key": keys[1]})
         await connecting
         assert world.rows("SELECT 1 FROM phantoms.stages WHERE stage = 'tiktok/post' AND retry_at > clock_timestamp()") == []

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, RowMapping, text
-from sqlalchemy.exc import DBAPIError
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.stages import STAGES, StageEvent, StageState, downstream, next_state, stage, states_before
@@ -20,7 +19,7 @@ from phantoms_dagster.store.dead_letters import statements as sql
 from phantoms_dagster.store.engine import reading
 from phantoms_dagster.store.planning import NOTIFY
 from phantoms_dagster.store.stage_store import REGENERATED
-from phantoms_dagster.store.transactions import is_retryable
+from phantoms_dagster.store.transactions import persons_transaction
 
 Answer = TypeVar("Answer")
 
@@ -179,7 +178,7 @@ class DeadLetters:
             _note(connection, actor, "replay", handled)
             return handled
 
-        return self._transaction(work)
+        return persons_transaction(self._engine, work)
 
     def replay_in(self, connection: Connection, wanted: LetterFilter, *, by: str) -> Handled:
         """`replay` without `start`, in the caller's transaction."""
@@ -199,7 +198,7 @@ class DeadLetters:
             _note(connection, actor, "discard", handled, reason=reason)
             return handled
 
-        return self._transaction(work)
+        return persons_transaction(self._engine, work)
 
     def discard_in(self, connection: Connection, wanted: LetterFilter, *, by: str, reason: str) -> Handled:
         """`discard` in the caller's transaction."""
@@ -223,17 +222,6 @@ class DeadLetters:
                 )
                 for row in rows
             ]
-
-    def _transaction(self, work: Callable[[Connection], Answer]) -> Answer:
-        """Run `work` in one transaction. It is repeated after a deadlock, because runners lock the same rows."""
-        for tries in range(1, MOST_TRIES + 1):
-            try:
-                with self._engine.begin() as connection:
-                    return work(connection)
-            except DBAPIError as error:
-                if error.connection_invalidated or not is_retryable(error) or tries == MOST_TRIES:
-                    raise
-        raise AssertionError("unreachable")
 
 
 def _note(connection: Connection, actor: Actor | None, action: str, handled: Handled, **more: str) -> None:
