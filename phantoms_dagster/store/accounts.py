@@ -264,7 +264,7 @@ def listed(connection: Connection) -> list[Account]:
 
 def put_token_sources(connection: Connection, places: Mapping[tuple[Platform, str], str | None]) -> None:
     """Store the token sources of these accounts. Other accounts stay, because their posts may be unfinished."""
-    rows = [{"platform": str(platform), "name": name, "place": place} for (platform, name), place in places.items()]
+    rows = [{"platform": str(platform), "name": name, "place": place} for (platform, name), place in sorted(places.items())]
     if rows:
         connection.execute(_PUT, rows)
 

@@ -287,7 +287,8 @@ class Catalogue:
             WHERE channels.config IS DISTINCT FROM excluded.config
             """
         )
-        known = list(channels)
+        # In a fixed order, so that two processes that read different versions of the file cannot deadlock.
+        known = sorted(channels, key=lambda channel: channel.name)
         with self._engine.begin() as connection:
             for channel in known:
                 connection.execute(statement, {"name": channel.name, "config": channel.model_dump_json()})

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from phantoms_dagster.domain.errors import InvalidInput, NotFound
 from phantoms_dagster.domain.models import Platform
@@ -159,3 +159,16 @@ async def test_a_changed_channel_replaces_the_old_one_and_is_what_claims_see(wor
     world.catalogue.put_channels([CHANNEL.model_copy(update={"title": "New facts"})])
     _, claim = await world.claimed("script", key)
     assert claim.video.channel.title == "New facts"
+
+
+async def test_two_processes_that_read_the_channels_in_different_orders_do_not_deadlock(world: World) -> None:
+    """As when a person sorts channels.yaml while the desk and the daemon run."""
+    first, second = (CHANNEL.model_copy(update={"name": name, "title": "New"}) for name in ("first", "second"))
+    world.catalogue.put_channels([first, second])
+    lock = text("SELECT FROM phantoms.channels WHERE name = :name FOR UPDATE")
+    with world.engine.begin() as another:
+        another.execute(lock, {"name": "first"})
+        putting = asyncio.create_task(asyncio.to_thread(world.catalogue.put_channels, [second, first]))
+        await asyncio.to_thread(world.until_blocked)
+        await asyncio.to_thread(another.execute, lock, {"name": "second"})
+    await putting
