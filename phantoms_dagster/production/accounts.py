@@ -89,9 +89,8 @@ class AccountGate:
         Call `post_succeeded` if it probes and succeeds, and `refused` with its account if its token is refused.
         """
         if self._sandboxed(platform):
-            return Entered(
-                probes=False
-            )  # the sandbox has no accounts to mix up, and its accounts are not stored among the real ones
+            # The sandbox has no accounts to mix up, and its accounts are not stored among the real ones.
+            return Entered(probes=False)
         account = await self._store.look(platform, name)
         try:
             token = await self._tokens.token(platform, name)
