@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL, ExceptionContext, make_url
 
 from phantoms_dagster.domain.errors import InvalidInput
 from phantoms_dagster.store.answer_limits import limit_answer_time
+from phantoms_dagster.store.late_returns import close_late_returns
 from phantoms_dagster.store.pinging import ping_when_in_doubt
 from phantoms_dagster.store.rows import json_text
 
@@ -86,10 +87,10 @@ def engine(url: str, *, pool_size: int = 4, overflow: int = 0, max_wait: float |
     """
     place = _place(url)
     if max_wait is None:
-        return without_values(create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow)))
+        return _ours(create_engine(place, **_options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow)))
     options = _options(place, pool_size, COMMAND_SILENT_SECONDS, overflow=overflow, connect_seconds=IMPATIENT_CONNECT_SECONDS)
     options["pool_pre_ping"] = False
-    return ping_when_in_doubt(limit_answer_time(without_values(create_engine(place, pool_timeout=max_wait, **options)), max_wait))
+    return ping_when_in_doubt(limit_answer_time(_ours(create_engine(place, pool_timeout=max_wait, **options)), max_wait))
 
 
 def reading(database: Engine) -> Engine:
@@ -106,8 +107,12 @@ def async_engine(url: str, *, pool_size: int = 8) -> AsyncEngine:
     options["pool_pre_ping"] = False  # `transactions` retries anyway, and a ping before each would be one round trip in three
     options["connect_args"]["prepare_threshold"] = 0
     database = create_async_engine(place, **options)
-    without_values(database.sync_engine)
+    _ours(database.sync_engine)
     return database
+
+
+def _ours(database: Engine) -> Engine:
+    return without_values(close_late_returns(database))
 
 
 def without_values(database: Engine) -> Engine:

@@ -57,6 +57,42 @@ async def test_a_runner_may_be_silent_as_long_as_a_lease_and_a_command_for_longe
         database.dispose()
 
 
+@pytest.mark.parametrize("max_wait", [None, 5.0])
+def test_a_connection_that_a_thread_returns_after_the_engine_was_disposed_of_is_closed(
+    database_url: str, max_wait: float | None
+) -> None:
+    database = engine(database_url, max_wait=max_wait)
+    try:
+        late = database.connect()
+        plain = late.connection.dbapi_connection
+        assert plain is not None
+        assert late.execute(text("SELECT 1")).scalar_one() == 1
+        database.dispose()
+        assert late.execute(text("SELECT 2")).scalar_one() == 2
+        late.close()
+        assert plain.closed
+        with database.connect() as connection:  # an engine can be used again, and keeps its new connections
+            kept = connection.connection.dbapi_connection
+            assert connection.execute(text("SELECT 3")).scalar_one() == 3
+        with database.connect() as connection:
+            assert connection.connection.dbapi_connection is kept
+    finally:
+        database.dispose()
+
+
+async def test_of_a_runner_too_a_connection_that_is_returned_late_is_closed(database_url: str) -> None:
+    database = async_engine(database_url)
+    late = await database.connect()
+    raw = await late.get_raw_connection()
+    plain = raw.driver_connection
+    assert plain is not None
+    await late.execute(text("SELECT 1"))
+    await database.dispose()
+    assert not plain.closed
+    await late.close()
+    assert plain.closed
+
+
 async def test_what_a_url_says_about_its_sessions_holds(database_url: str) -> None:
     url = with_query(database_url, options="-c idle_in_transaction_session_timeout=7s -c lock_timeout=9s", tcp_user_timeout="0")
     assert await shown(url, "idle_in_transaction_session_timeout") == "7s"
