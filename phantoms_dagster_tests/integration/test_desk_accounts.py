@@ -203,7 +203,7 @@ async def test_a_registered_address_with_any_port_is_the_desks_own(
         olga = await desk.logged_in("olga", "operator")
         asked = parse_qs(urlsplit(await begin(olga)).query)
         assert asked["redirect_uri"] == ["http://127.0.0.1:4000/callback"]
-        assert "Instagram takes https addresses only" in (await olga.get("/accounts")).text
+        assert "Instagram: It takes https addresses only." in (await olga.get("/accounts")).text
 
 
 async def test_an_account_is_checked_and_disconnected_after_a_question(desk: DeskWorld, sandbox: Running) -> None:

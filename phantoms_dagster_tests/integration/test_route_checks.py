@@ -109,7 +109,7 @@ def test_a_gateway_without_its_key_is_said(sandbox: Running, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("route", "scope"), [("", "video.publish"), ("inbox", "video.upload")])
 async def test_an_account_is_connected_with_the_permissions_of_its_route(tmp_path: Path, route: str, scope: str) -> None:
-    chosen = Settings(platforms={"tiktok": {"client_id": "app", "token": "t"}}, paths={"home": tmp_path})
+    chosen = Settings(platforms={"tiktok": {"client_id": "app", "client_secret": "s", "token": "t"}}, paths={"home": tmp_path})
     tiktok = Platform("tiktok")
     async with account_tools(chosen, Endpoints(chosen), tiktok, "reef", None, tokens=GivenToken(""), route=route) as toolbox:
         consent = toolbox.make(tiktok, "oauth").consent(redirect_uri="http://127.0.0.1:1/callback", state="s")  # type: ignore[attr-defined]

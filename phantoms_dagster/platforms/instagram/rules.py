@@ -20,6 +20,7 @@ PLATFORM = PlatformSpec(
     title="Instagram",
     usual=True,
     oauth=True,
+    redirects="It takes https addresses only.",
     roomy={"quota_total": 10_000},
     adapters="phantoms_dagster.platforms.instagram.adapters",
     sandbox="phantoms_dagster.sandbox.instagram.routes",

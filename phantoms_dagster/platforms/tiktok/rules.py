@@ -20,6 +20,7 @@ PLATFORM = PlatformSpec(
     title="TikTok",
     usual=True,
     oauth=True,
+    redirects="Register http://127.0.0.1:*/callback for this machine.",
     # Until moderation has ended, a post has only its publish_id, such as v_pub_file~v2-1.123. Only a post that is public to
     # everyone ever gets a number. That may be what the creator chose for a draft. `fields`: a post through the gateway.
     gateway="uploadpost",

@@ -22,6 +22,7 @@ PLATFORM = PlatformSpec(
     title="YouTube",
     usual=True,
     oauth=True,
+    redirects="A desktop app needs no redirect URI.",
     roomy={"inserts_per_day": 10_000, "units_per_day": 1_000_000},
     adapters="phantoms_dagster.platforms.youtube.adapters",
     sandbox="phantoms_dagster.sandbox.youtube.routes",
