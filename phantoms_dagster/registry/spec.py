@@ -138,7 +138,7 @@ class PlatformSpec(IntegrationSpec):
     """Everything that is specific to one platform.
 
     `oauth`: `phantoms accounts connect` connects its accounts; then its settings include `client_id`, `client_secret` and
-    `redirect_uri`. `redirects`: a sentence on which redirect URIs it takes. `sign_in`: what a person does instead if it has no OAuth.
+    `redirect_uri`. `redirects`: a sentence on the redirect URIs it takes. `sign_in`: what a person does instead if it has no OAuth.
     `settings`: a remote platform has at least `token` and `base_url`. `channel_key`: its own key of a channel. `usual`: it is
     offered, and its stand-in runs, even before a channel names it. `late_ids`: it may publish a post before it assigns the public
     id; the rule tells which posts lack it. `gateway`: the provider that publishes the posts whose route is `GATEWAY`. `post_forms`:
