@@ -52,7 +52,7 @@ _BEGIN = text(
     """
 )
 
-# `lasts_until` is that of the try, so a process that another one has taken over from changes nothing.
+# Each try has its own `lasts_until`. If another process has taken over, this one changes nothing.
 _FINISH = text(
     """
     UPDATE phantoms.post_extras

@@ -171,7 +171,7 @@ async def test_of_two_processes_only_one_tries(extras: Extras) -> None:
 
 
 async def test_a_process_that_was_stopped_during_its_try_does_not_change_what_another_one_has_added(extras: Extras) -> None:
-    """It wrote its own outcome over that of the process which had taken over, so people were told that the track was refused."""
+    """It overwrote the other process's outcome, so people were told that YouTube had refused the track."""
     await extras.posted({"captions": True})
     extras.stops = asyncio.Event()
     stopped = asyncio.create_task(extras.round())

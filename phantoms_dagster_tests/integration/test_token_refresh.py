@@ -513,6 +513,20 @@ async def test_a_refresh_that_ends_after_its_account_was_disconnected_stores_not
     assert (fleet.account.state, fleet.account.token_source) == ("active", None)
 
 
+async def test_a_process_that_read_the_tokens_before_another_one_renewed_them_does_not_begin_to_renew(fleet: Fleet) -> None:
+    """It would send a refresh token that the platform has replaced, however long ago the other process renewed it."""
+    read = fleet.read()
+    async with fleet.process() as process:
+        assert await process.renewed(TIKTOK, "reef", "act.old") == "act.token-1"
+    database = async_engine(fleet.database_url)
+    try:
+        store, new = PostgresGrants(database, fleet.vault()), fleet.read().generation
+        for generation, begins in ((read.generation, False), (new, True)):
+            assert await store.begin(TIKTOK, "reef", generation, "hash", lease_seconds=60, pause_seconds=0) is begins
+    finally:
+        await database.dispose()
+
+
 async def test_tokens_that_came_after_the_disconnecting_person_had_looked_are_not_deleted_unrevoked(fleet: Fleet) -> None:
     """A disconnection tells the platform about the tokens that it deletes, also when a refresh came in between."""
     read = fleet.read()
